@@ -1,0 +1,141 @@
+"""What this process may use: CPU cores granted to it, and execution providers of onnxruntime.
+
+Also the one place that imports onnxruntime, because two things must happen around that import: a missing or doubled
+installation must be explained, and its telemetry must be off before it starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from edgewren.errors import DeviceError, MissingDependencyError
+
+Device = Literal["cpu", "cuda"]
+
+logger = logging.getLogger(__name__)
+
+_TELEMETRY_OPT_OUT = "ORT_DISABLE_TELEMETRY"
+ONNXRUNTIME_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+MINIMUM_ONNXRUNTIME = (1, 30, 1)
+
+
+def installed_onnxruntimes() -> dict[str, str]:
+    """Return installed distributions that provide the module `onnxruntime`, with their versions.
+
+    More than one is a conflict: they overwrite each other's files (onnxruntime#26996).
+    """
+    found: dict[str, str] = {}
+    for name in ONNXRUNTIME_DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def _telemetry_opted_out() -> Iterator[None]:
+    """Hold onnxruntime's telemetry opt-out in the environment for as long as its import takes, then put things back.
+
+    Official wheels since 1.29 read the variable once, when the module starts, and keep that decision for the life of
+    the process (onnxruntime#27379). The caller's environment is the same before and after.
+    """
+    before = os.environ.get(_TELEMETRY_OPT_OUT)
+    os.environ[_TELEMETRY_OPT_OUT] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TELEMETRY_OPT_OUT]
+        else:
+            os.environ[_TELEMETRY_OPT_OUT] = before
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime with its telemetry off.
+
+    Raises:
+        MissingDependencyError: neither onnxruntime nor onnxruntime-gpu is installed, or it is older than 1.30.1,
+            the first release whose loader refuses all known bad model files.
+    """
+    loaded = sys.modules.get("onnxruntime")
+    if loaded is None:
+        try:
+            with _telemetry_opted_out():
+                import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"onnxruntime cannot be imported ({error}). Install one of: pip install 'edgewren[cpu]' for CPUs, "
+                "pip install 'edgewren[gpu]' for NVIDIA GPUs (one of them, not both)."
+            ) from error
+        loaded = onnxruntime
+        _check_version(loaded.__version__)
+    with contextlib.suppress(AttributeError):  # builds without telemetry need not offer the call
+        loaded.disable_telemetry_events()
+    return loaded
+
+
+def _check_version(version: str) -> None:
+    numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
+    if numbers < MINIMUM_ONNXRUNTIME:
+        wanted = ".".join(map(str, MINIMUM_ONNXRUNTIME))
+        raise MissingDependencyError(
+            f"onnxruntime {version} is too old: edgewren needs {wanted} or newer. "
+            "Run: pip install --upgrade 'edgewren[cpu]' (or [gpu])."
+        )
+
+
+def granted_cores() -> int:
+    """Return how many CPU cores this process may really use, at least 1.
+
+    The smallest of: the machine's cores, the process's affinity mask, and the cgroup CPU quota of the container
+    (rounded up), which `os.cpu_count` does not know of.
+    """
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    quota = _cgroup_quota()
+    return max(1, min(cores, math.ceil(quota)) if quota is not None else cores)
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the CPU quota in cores, or None where there is none. Reads cgroup v2, then v1."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (root / "cpu.max").read_text(encoding="ascii").split()[:2]
+        return None if quota == "max" else float(quota) / float(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period_us = int((root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
+        return quota_us / period_us if quota_us > 0 else None
+    return None
+
+
+def choose_device(requested: str) -> Device:
+    """Turn `"auto"`, `"cpu"` or `"cuda"` into the device to use. `auto` takes CUDA where onnxruntime offers it.
+
+    Raises:
+        DeviceError: unknown name, or CUDA asked for where onnxruntime has no CUDA provider.
+    """
+    if requested == "cpu":
+        return "cpu"
+    if requested not in ("auto", "cuda"):
+        raise DeviceError(f"Unknown device {requested!r}. Expected 'auto', 'cpu' or 'cuda'.")
+    providers: list[str] = import_onnxruntime().get_available_providers()
+    if "CUDAExecutionProvider" in providers:
+        chosen: Device = "cuda"
+    elif requested == "cuda":
+        raise DeviceError(
+            f"CUDA was requested but onnxruntime offers only {', '.join(providers)}. "
+            "Run: pip uninstall onnxruntime; pip install 'edgewren[gpu]', or use device='cpu'."
+        )
+    else:
+        chosen = "cpu"
+    if requested == "auto":
+        logger.info("device='auto' chose %s (onnxruntime offers %s)", chosen, ", ".join(providers))
+    return chosen

@@ -1,0 +1,90 @@
+"""From text to token ids: repair, cut, normalise, tokenise. Knows `tokenizer.json`, nothing of models or labels.
+
+The normaliser (lower-casing, URLs to `http`, …) is part of tokenizer.json, so training, export and scoring cannot
+differ: all three come through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from edgewren.errors import BundleError
+
+CHARACTERS_PER_TOKEN = 250
+"""Texts are cut at max_length times this many characters before tokenising: no vocabulary entry is longer on average,
+and a text of many megabytes must not stall a batch."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of a list of texts, in their order.
+
+    Attributes:
+        ids: one non-empty list of ids per text, special tokens included, at most max_length long.
+        truncated: bool [n], texts of which tokens were cut off.
+        repaired: bool [n], texts that held lone surrogates (not valid Unicode), replaced by U+FFFD.
+    """
+
+    ids: list[list[int]]
+    truncated: NDArray[np.bool_]
+    repaired: NDArray[np.bool_]
+
+
+def repair(text: str) -> str:
+    """Return `text` as valid Unicode: split surrogate pairs joined, lone surrogates replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class TextTokenizer:
+    """A tokenizer configured once, at load; calls change nothing, so threads can share it.
+
+    Args:
+        tokenizer_json: bytes of a tokenizer.json (Hugging Face tokenizers format).
+        max_length: tokens kept of a text, special tokens included; at least 3.
+
+    Raises:
+        BundleError: the bytes are not a tokenizer, or max_length leaves no room for text.
+    """
+
+    def __init__(self, tokenizer_json: bytes, max_length: int) -> None:
+        try:
+            tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise BundleError(f"tokenizer.json cannot be read: {error}. Export the bundle again.") from error
+        special = tokenizer.num_special_tokens_to_add(False)
+        if max_length <= special:
+            raise BundleError(f"max_length {max_length} leaves no room beside {special} special tokens.")
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length)
+        self._tokenizer = tokenizer
+        self.max_length = max_length
+        # A tokenizer without special tokens gives nothing for an empty text; a model needs at least one token.
+        self._empty = tokenizer.token_to_id("[UNK]") or tokenizer.token_to_id("<unk>") or 0
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise texts. Never fails on any string; truncation and repairs are reported per text."""
+        limit = self.max_length * CHARACTERS_PER_TOKEN
+        truncated = np.zeros(len(texts), dtype=np.bool_)
+        repaired = np.zeros(len(texts), dtype=np.bool_)
+        prepared = list(texts)
+        for row, text in enumerate(prepared):
+            if len(text) > limit:
+                prepared[row] = text = text[:limit]
+                truncated[row] = True
+            if not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    prepared[row] = repair(text)
+                    repaired[row] = True
+        encodings = self._tokenizer.encode_batch_fast(prepared)
+        ids = [encoding.ids or [self._empty] for encoding in encodings]
+        for row, row_ids in enumerate(ids):
+            if len(row_ids) == self.max_length and encodings[row].overflowing:
+                truncated[row] = True
+        return Tokens(ids, truncated, repaired)
