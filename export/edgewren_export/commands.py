@@ -1,0 +1,59 @@
+"""The verb `edgewren export`: parse, call, print. Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb with the command line."""
+    parser = subparsers.add_parser(
+        "export",
+        help="turn a trained model into a bundle",
+        description="Turn a trained model into one ONNX folder that scores anywhere. Each stage is compared with the one "
+        "before it on real texts; if they disagree, the export fails and writes nothing.",
+        epilog="example:\n  edgewren export models/bias-ridge --output bundles/bias-ridge",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="DIR", help="trained model, written by 'edgewren train'")
+    parser.add_argument("--output", "-o", metavar="BUNDLE", help="folder for the bundle (default: DIR-bundle)")
+    parser.add_argument("--precision", default="fp32", metavar="P,Q", help="variants to build (default: fp32)")
+    parser.add_argument("--texts", metavar="FILE", help="texts for the parity gates (default: the training texts)")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="of --texts (default: text)")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing bundle")
+    parser.add_argument("--json", action="store_true", help="print the manifest as one JSON document on stdout")
+    parser.set_defaults(run=_run, extra="export")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edgewren_export.pipeline import export
+
+    result = export(
+        args.model,
+        args.output or f"{args.model.rstrip('/')}-bundle",
+        precisions=[part.strip() for part in args.precision.split(",") if part.strip()],
+        texts=_texts(args.texts, args.text_column) if args.texts else None,
+        force=args.force,
+        say=lambda message: print(message, file=sys.stderr),  # noqa: T201  people read stderr
+    )
+    if args.json:
+        print(json.dumps(json.loads(result.manifest.to_json()), ensure_ascii=False))  # noqa: T201
+        return 0
+    shown = result.folder.relative_to(Path.cwd()) if result.folder.is_relative_to(Path.cwd()) else result.folder
+    for name, variant in result.manifest.variants.items():
+        print(f"{name}: {variant.bytes / 1e6:.1f} MB")  # noqa: T201
+    print(f"bundle: {shown}\nnext: edgewren score FILE --model {shown}")  # noqa: T201
+    return 0
+
+
+def _texts(path: str, column: str) -> list[str]:
+    from edgewren.archive.readers import open_table
+    from edgewren.errors import InputError
+
+    with open_table(path) as table:
+        if column not in table.columns:
+            raise InputError(f"{path} has no column {column!r}. It has: {', '.join(table.columns)}.")
+        return [text for row in table if row.error is None and isinstance(text := row.get(column), str) and text.strip()]

@@ -1,0 +1,227 @@
+"""A trained model as one torch module, and that module as one ONNX graph with the output `logits`.
+
+torch's own exporter does both recipes: it keeps each architecture's arithmetic, needs no release of transformers that
+scanners call vulnerable (optimum-onnx 0.1 does), and one exporter means one thing to prove.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from edgewren import batching
+from edgewren.errors import BundleError
+from numpy.typing import NDArray
+
+from edgewren_export.fold import fold, load_head
+from edgewren_export.trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    import onnx
+
+_TOKENS_PER_BATCH = 1024
+
+
+class SentenceEncoder(torch.nn.Module):
+    """A SentenceTransformer's modules in order: encoder, pooling, and whatever follows (Dense, Normalize)."""
+
+    def __init__(self, modules: Any) -> None:
+        super().__init__()
+        self.stages = torch.nn.ModuleList(list(modules))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        features = {"input_ids": input_ids, "attention_mask": attention_mask}
+        for stage in self.stages:
+            features = stage(features)
+        return features["sentence_embedding"]
+
+
+class _RidgeGraph(torch.nn.Module):
+    def __init__(self, encoder: SentenceEncoder, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.weight = torch.nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight.T)))
+        self.bias = torch.nn.Parameter(torch.from_numpy(bias))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.encoder(input_ids, attention_mask) @ self.weight + self.bias
+
+
+class _LoraGraph(torch.nn.Module):
+    def __init__(self, classifier: Any) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        # Keywords only: MPNet's third positional argument is position_ids.
+        return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def load_sentence_encoder(model: TrainedModel) -> SentenceEncoder:
+    """Load a ridge model's encoder in evaluation mode."""
+    from sentence_transformers import SentenceTransformer
+
+    loaded = SentenceTransformer(
+        str(model.folder / "encoder"), device="cpu", model_kwargs={"attn_implementation": "eager"}, local_files_only=True
+    )
+    return SentenceEncoder(loaded).eval()
+
+
+def load_classifier(model: TrainedModel) -> Any:
+    """Load a LoRA model's merged transformers classifier in evaluation mode."""
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(
+        model.folder / "classifier", attn_implementation="eager", dtype=torch.float32, local_files_only=True
+    ).eval()
+
+
+def scoring_module(model: TrainedModel, loaded: Any) -> torch.nn.Module:
+    """Return the module (input_ids, attention_mask) -> logits for what `load_…` returned."""
+    if model.kind == "ridge":
+        weight, bias = fold(load_head(model.folder / "head.safetensors"), temperature=model.temperature)
+        return _RidgeGraph(loaded, weight, bias).eval()
+    return _LoraGraph(loaded).eval()
+
+
+def run_torch(module: torch.nn.Module, ids: list[list[int]]) -> NDArray[np.float32]:
+    """Return the module's output, float32 [n, width], for token rows, in equal-length batches."""
+    rows, inverse = batching.distinct(ids)
+    out: NDArray[np.float32] | None = None
+    for batch in batching.plan([len(row) for row in rows], _TOKENS_PER_BATCH):
+        input_ids = torch.tensor([rows[index] for index in batch], dtype=torch.long)
+        with torch.inference_mode():
+            values = module(input_ids, torch.ones_like(input_ids)).float().numpy()
+        if out is None:
+            out = np.empty((len(rows), values.shape[1]), dtype=np.float32)
+        out[batch] = values
+    if out is None:
+        raise BundleError("there are no texts to compare on: give some with --texts FILE")
+    return out[inverse]
+
+
+def to_onnx(module: torch.nn.Module, labels: int) -> onnx.ModelProto:
+    """Export to ONNX: inputs input_ids and attention_mask, int64 [batch, sequence], both dynamic; output logits.
+
+    Raises:
+        BundleError: torch cannot export this architecture.
+    """
+    import onnx
+
+    batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    example = torch.ones((2, 7), dtype=torch.long)
+    target = io.BytesIO()
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                module,
+                (example, torch.ones_like(example)),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes={
+                    "input_ids": {0: batch, 1: sequence},
+                    "attention_mask": {0: batch, 1: sequence},
+                },
+            )
+            program.save(target)
+        except (torch.onnx.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:  # noqa: SLF001
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(f"torch cannot export this architecture to ONNX: {reason}") from error
+    model = onnx.load_from_string(target.getvalue())
+    _strip_provenance(model)
+    isolate_rows(model)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = labels
+    model.producer_name = "edgewren"
+    onnx.checker.check_model(model)
+    return model
+
+
+def isolate_rows(model: onnx.ModelProto) -> None:
+    """Make every text's logits independent of the batch size, bit by bit, in place.
+
+    Two operators take another kernel when the batch is 1, and sum in another order: products of [batch, features]
+    with a weight (a matrix-vector kernel), and sums over the tokens of [batch, sequence, features] (mean pooling). Of
+    400 tweets scored alone and in batches, 380 differed in the last bit. So before each of them the first row is
+    appended once more, and dropped after it: one text takes the same kernel as many.
+
+    (Summing over the last axis of a transposed tensor does not help: onnxruntime's optimiser undoes the transposition.)
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    zero, one, end = (f"isolate_rows_{name}" for name in ("zero", "one", "end"))
+    nodes: list[Any] = []
+    for index, node in enumerate(model.graph.node):
+        if not _mixes_rows(node, ranks, constants):
+            nodes.append(node)
+            continue
+        first, padded, result = (f"isolate_rows_{index}_{name}" for name in ("first", "padded", "result"))
+        source, target = node.input[0], node.output[0]
+        node.input[0], node.output[0] = padded, result
+        nodes += [
+            helper.make_node("Slice", [source, zero, one, zero], [first], name=f"{first}_node"),
+            helper.make_node("Concat", [source, first], [padded], name=f"{padded}_node", axis=0),
+            node,
+            helper.make_node("Slice", [result, zero, end, zero], [target], name=f"{result}_node"),
+        ]
+    for name, value in ((zero, 0), (one, 1), (end, -1)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _mixes_rows(node: Any, ranks: dict[str, int], constants: dict[str, Any]) -> bool:
+    """Whether this node's kernel depends on how many texts there are."""
+    from onnx import numpy_helper
+
+    rank = ranks.get(node.input[0]) if node.input else None
+    if node.op_type in ("MatMul", "Gemm"):
+        turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+        return rank == 2 and node.input[1] in constants and not turned
+    if node.op_type in ("ReduceSum", "ReduceMean") and rank == 3 and len(node.input) == 2:
+        axes = constants.get(node.input[1])
+        return axes is not None and 1 in numpy_helper.to_array(axes).ravel()
+    return False
+
+
+def _strip_provenance(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: they hold stack traces with paths of this machine."""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    del model.functions[:]
+    model.graph.doc_string = ""
+    model.graph.name = "classifier"
+    del model.graph.metadata_props[:]
+    del model.graph.value_info[:]
+    for item in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's own prints, warnings and log lines about its internals."""
+    exporter = logging.getLogger("torch.onnx")
+    before = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter.setLevel(before)

@@ -1,0 +1,249 @@
+"""The export: trained model in, bundle out. Runs the stages and their gates in order, and writes only at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import edgewren
+import numpy as np
+from edgewren import batching
+from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant
+from edgewren.device import granted_cores
+from edgewren.errors import BundleError, OutputError, ParityError, UsageError
+from edgewren.session import ModelSession
+from numpy.typing import NDArray
+
+from edgewren_export import fold, graph, parity
+from edgewren_export.card import model_card
+from edgewren_export.golden import golden_texts
+from edgewren_export.optimise import operators, optimise
+from edgewren_export.trained_model import TOKENIZER_FILES, TrainedModel, read_trained_model
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32",)
+PARITY_TEXTS = 500
+"""Texts that the gates want; with fewer, all there are take part, and the card says how many."""
+
+_MOST_PARITY_TEXTS = 1000
+_NEIGHBOUR_TEXTS = 200
+_LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "skl2onnx", "scikit-learn", "tokenizers")
+_ARCHITECTURE_SUFFIX = "ForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class Export:
+    """The result: where the bundle lies, and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def export(
+    model_folder: str | Path,
+    output: str | Path,
+    *,
+    precisions: Sequence[str] = ("fp32",),
+    texts: Sequence[str] | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = logger.info,
+) -> Export:
+    """Export a trained model to a bundle.
+
+    Args:
+        model_folder: written by `edgewren train`.
+        output: the bundle's folder; appears complete or not at all.
+        precisions: variants to build ("fp32").
+        texts: real texts for the parity gates; default: the training texts.
+        force: overwrite an existing bundle.
+        say: told what was done, line by line.
+
+    Raises:
+        BundleError: not a trained model, or one that cannot be exported.
+        ParityError: two stages disagree; nothing was written.
+        UsageError: the output exists, or an unknown precision.
+    """
+    unknown = [name for name in precisions if name not in PRECISIONS]
+    if unknown or not precisions:
+        raise UsageError(f"precision {', '.join(unknown) or '(none)'} is unknown. Expected: {', '.join(PRECISIONS)}.")
+    target = Path(output).absolute()
+    _check_target(target, force=force)
+    model = read_trained_model(model_folder)
+    gate_texts = _gate_texts(model, texts, say)
+    ids = model.tokenizer.encode(gate_texts).ids
+    report: dict[str, Any] = {"gate_texts": len(gate_texts)}
+
+    loaded = graph.load_sentence_encoder(model) if model.kind == "ridge" else graph.load_classifier(model)
+    module = graph.scoring_module(model, loaded)
+    reference = _reference_logits(model, loaded, module, ids, report)
+    exported = graph.to_onnx(module, len(model.labels))
+    exported_logits = _session_logits(exported.SerializeToString(), ids)
+    origin = "scikit-learn" if model.kind == "ridge" else "torch"
+    stages = [parity.compare(f"{origin} -> onnx fp32", reference, exported_logits)]
+    optimised = optimise(exported)
+    onnx_bytes = optimised.SerializeToString()
+    session = ModelSession(onnx_bytes)
+    optimised_logits = _run(session, ids)
+    stages.append(parity.compare("onnx fp32 -> optimised", exported_logits, optimised_logits))
+    for stage in stages:
+        say(f"{stage.name}: {stage.texts:,} texts, largest difference {stage.max_difference:.1e}, {stage.label_flips} labels changed")
+    report["stages"] = [stage.as_dict() for stage in stages]
+    report["alone_or_in_batch"] = _check_neighbours(session, ids[:_NEIGHBOUR_TEXTS], optimised_logits)
+    report["operators"] = operators(optimised)
+    say(f"logits alone and in a batch: {report['alone_or_in_batch']}")
+
+    golden = golden_texts(model.max_length)
+    golden_logits = _run(session, model.tokenizer.encode(golden).ids)
+    files = {
+        **{name: (model.folder / name).read_bytes() for name in TOKENIZER_FILES},
+        "config.json": _config(model, loaded),
+        "golden.jsonl": _golden_lines(golden, golden_logits),
+    }
+    manifest = _manifest(model, files, onnx_bytes, report)
+    files["README.md"] = model_card(manifest, target.name).encode()
+    manifest = _manifest(model, files, onnx_bytes, report)
+    _write(target, {**files, "onnx/model.onnx": onnx_bytes, MANIFEST: manifest.to_json()})
+    Bundle.open(target)
+    return Export(target, manifest)
+
+
+def _check_target(target: Path, *, force: bool) -> None:
+    if not target.exists():
+        return
+    if not force:
+        raise UsageError(f"{target} exists. Choose another --output, or overwrite it with --force.")
+    if not (target / MANIFEST).is_file():
+        raise UsageError(f"{target} is not a bundle; --force only overwrites bundles. Choose another --output.")
+
+
+def _gate_texts(model: TrainedModel, texts: Sequence[str] | None, say: Callable[[str], None]) -> list[str]:
+    real = list(model.texts if texts is None else texts)
+    if not real:
+        raise BundleError(f"{model.folder} has no train.jsonl. Give texts for the parity gates with --texts FILE.")
+    if len(real) < PARITY_TEXTS:
+        say(f"note: parity is checked on {len(real)} texts; {PARITY_TEXTS} or more say more (--texts FILE)")
+    step = max(1, -(-len(real) // _MOST_PARITY_TEXTS))
+    return real[::step] if texts is None else real
+
+
+def _reference_logits(
+    model: TrainedModel, loaded: Any, module: Any, ids: list[list[int]], report: dict[str, Any]
+) -> NDArray[Any]:
+    """Return what the training libraries themselves answer: torch, and for ridge scikit-learn on torch's embeddings."""
+    if model.kind == "lora":
+        return graph.run_torch(module, ids)
+    embeddings = graph.run_torch(loaded, ids)
+    head = fold.load_head(model.folder / "head.safetensors")
+    report["skl2onnx_difference"] = fold.cross_check(head, model.labels, embeddings)
+    decision = head.scikit_learn(model.labels).decision_function(embeddings.astype(np.float64))
+    return fold.logits_from_decision(decision, temperature=model.temperature)
+
+
+def _session_logits(onnx_bytes: bytes, ids: list[list[int]]) -> NDArray[np.float32]:
+    return _run(ModelSession(onnx_bytes), ids)
+
+
+def _run(session: ModelSession, ids: list[list[int]]) -> NDArray[np.float32]:
+    rows, inverse = batching.distinct(ids)
+    batches = batching.plan([len(row) for row in rows], batching.CPU_TOKENS_PER_BATCH)
+
+    def compute(batch: NDArray[np.intp]) -> NDArray[np.float32]:
+        return session.run(np.array([rows[index] for index in batch], dtype=np.int64))
+
+    with ThreadPoolExecutor(granted_cores()) as pool:
+        parts = list(pool.map(compute, batches))
+    out = np.empty((len(rows), parts[0].shape[1]), dtype=np.float32)
+    out[np.concatenate(batches)] = np.concatenate(parts)
+    return out[inverse]
+
+
+def _check_neighbours(session: ModelSession, ids: list[list[int]], in_batches: NDArray[np.float32]) -> str:
+    """Score texts one by one and compare with the same texts in batches, bit by bit."""
+    alone = np.concatenate([session.run(np.array([row], dtype=np.int64)) for row in ids])
+    differing = int((alone != in_batches[: len(ids)]).any(axis=1).sum())
+    if not differing:
+        return f"bit-identical ({len(ids)} texts)"
+    largest = float(np.abs(alone - in_batches[: len(ids)]).max())
+    if largest > parity.LOGIT_TOLERANCE:
+        raise ParityError(f"{differing} of {len(ids)} texts score differently alone and in a batch, by up to {largest:.1e}.")
+    return f"{differing} of {len(ids)} texts differ by at most {largest:.1e}"
+
+
+def _config(model: TrainedModel, loaded: Any) -> bytes:
+    """Return config.json: the encoder's, as a sequence classifier with our labels."""
+    config = loaded.stages[0].auto_model.config if model.kind == "ridge" else loaded.config
+    settings = {
+        key: value
+        for key, value in json.loads(config.to_json_string(use_diff=False)).items()
+        if not key.startswith("_") and key not in ("dtype", "torch_dtype", "name_or_path")
+    }
+    architecture = type(loaded.stages[0].auto_model).__name__ if model.kind == "ridge" else type(loaded).__name__
+    settings["architectures"] = [architecture.removesuffix("Model").removesuffix(_ARCHITECTURE_SUFFIX) + _ARCHITECTURE_SUFFIX]
+    settings["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
+    settings["label2id"] = {label: index for index, label in enumerate(model.labels)}
+    settings["problem_type"] = "single_label_classification"
+    settings.pop("num_labels", None)
+    return (json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _golden_lines(texts: Sequence[str], logits: NDArray[np.float32]) -> bytes:
+    rows = zip(texts, logits.tolist(), strict=True)
+    return "".join(json.dumps({"text": text, "logits": values}) + "\n" for text, values in rows).encode()
+
+
+def _manifest(model: TrainedModel, files: dict[str, bytes], onnx_bytes: bytes, report: dict[str, Any]) -> Manifest:
+    return Manifest(
+        labels=model.labels,
+        kind=model.kind,
+        max_length=model.max_length,
+        normaliser=model.normaliser,
+        temperature=model.temperature,
+        variants={
+            "fp32": Variant("onnx/model.onnx", len(onnx_bytes), _sha256(onnx_bytes), precision="fp32", device="any")
+        },
+        files={name: File(len(data), _sha256(data)) for name, data in sorted(files.items())},
+        encoder=model.encoder,
+        training=model.training,
+        parity=report,
+        evaluation=model.evaluation,
+        created={
+            "by": f"edgewren {edgewren.__version__}",
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+        },
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(target: Path, files: dict[str, bytes]) -> None:
+    """Write everything to a temporary folder beside the target, then move it into place: never half a bundle."""
+    scratch: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        scratch.chmod(0o755)
+        (scratch / "onnx").mkdir()
+        for name, data in files.items():
+            (scratch / name).write_bytes(data)
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}. Free space or choose another --output.") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,186 @@
+"""A labelled file, wholly in memory and checked: what training and evaluation start from. Knows no models."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewren.archive.readers import Number, Table, json_text, open_table
+from edgewren.errors import InputError
+
+MAXIMUM_CLASSES = 100
+MAXIMUM_LABEL_CHARACTERS = 128
+_PROBLEMS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts with their labels, in the file's order.
+
+    Attributes:
+        texts: as in the file; none is empty.
+        labels: one per text, without surrounding whitespace.
+        rows: 1-based number of each text's row in the file, header and blank lines at the end not counted.
+        columns: all columns of the file.
+        path: as given.
+        sha256: of the file's bytes, hexadecimal.
+        contradictions: texts that occur with more than one label, each with its rows.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    rows: tuple[int, ...]
+    columns: tuple[str, ...]
+    path: str
+    sha256: str
+    contradictions: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The distinct labels, sorted, as scikit-learn's `classes_`."""
+        return tuple(sorted(set(self.labels)))
+
+
+def read_labelled(
+    path: str | Path,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    format: str | None = None,  # noqa: A002  the word that every caller uses
+    encoding: str = "utf-8",
+    minimum_per_class: int = 1,
+) -> LabelledTexts:
+    """Read texts and labels of a CSV, TSV, JSONL (plain or .gz) or Parquet file.
+
+    Args:
+        minimum_per_class: rows that each class must have.
+
+    Raises:
+        InputError: the file cannot be read; it lacks one of the columns; a row has no text or no usable label; there
+            are no rows, fewer than two classes, more than 100, or a class with too few rows.
+        UsageError: the format cannot be told, or the encoding is unknown.
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    texts: list[str] = []
+    labels: list[str] = []
+    rows: list[int] = []
+    problems: list[str] = []
+    count = 0
+    with open_table(path, format=format, encoding=encoding) as table:
+        for column in (text_column, label_column):
+            check_column(table, column, "--text-column" if column == text_column else "--label-column")
+        for row in table:
+            count += 1
+            if row.error is not None:
+                problems.append(f"row {row.number}: {row.error}")
+                continue
+            text = row.get(text_column)
+            label, label_problem = _label(row.get(label_column))
+            text_problem = _text_problem(text)
+            if text_problem is not None or label_problem is not None:
+                problems.append(
+                    f"row {row.number}: the {'text' if text_problem else 'label'} is {text_problem or label_problem}"
+                )
+            texts.append(text if isinstance(text, str) else "")
+            labels.append(label)
+            rows.append(row.number)
+        digest = table.sha256()
+        columns = tuple(table.columns)
+    if not count:
+        raise InputError(f"{path} has no rows, only columns: {', '.join(columns)}. Expected labelled texts.")
+    counts = Counter(label for label in labels if label)
+    _check_free_text(path, label_column, counts, columns)
+    if problems:
+        shown = "; ".join(problems[:_PROBLEMS_SHOWN])
+        more = f"; and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
+        raise InputError(
+            f"{path}: {len(problems)} of {count} rows cannot be used: {shown}{more}. Correct or remove these rows."
+        )
+    _check_classes(path, label_column, counts, minimum_per_class)
+    return LabelledTexts(
+        texts=tuple(texts),
+        labels=tuple(labels),
+        rows=tuple(rows),
+        columns=columns,
+        path=str(path),
+        sha256=digest,
+        contradictions=_contradictions(texts, labels, rows),
+    )
+
+
+def check_column(table: Table, column: str, option: str) -> None:
+    """Check that a table has a column.
+
+    Raises:
+        InputError: it has not; the message names the columns that it has and the likeliest of them.
+    """
+    if column in table.columns:
+        return
+    close = difflib.get_close_matches(column.lower(), [name.lower() for name in table.columns], n=1, cutoff=0.6)
+    named = [name for name in table.columns if close and name.lower() == close[0]]
+    hint = f" Did you mean {named[0]!r}?" if named else ""
+    listed = ", ".join(repr(name)[1:-1] for name in table.columns[:50]) or "none"
+    raise InputError(f"{table.name} has no column {column!r}.{hint} It has: {listed}. Name one with {option}.")
+
+
+def _label(value: object) -> tuple[str, str | None]:
+    """Return the label's text, and why it cannot be used."""
+    if value is None:
+        return "", "missing"
+    if isinstance(value, (dict, list)):
+        return "", f"{json_text(value)[:60]}, expected text, a number or true/false"
+    text = str(value).strip() if isinstance(value, (str, Number)) else json_text(value)
+    if not text:
+        return "", "empty"
+    if len(text) > MAXIMUM_LABEL_CHARACTERS:
+        return text, f"{len(text)} characters long, at most {MAXIMUM_LABEL_CHARACTERS} are possible"
+    if not text.isprintable():
+        return text, f"{text!r:.80}, which has characters that cannot be printed"
+    return text, None
+
+
+def _text_problem(value: object) -> str | None:
+    if value is None:
+        return "missing"
+    if not isinstance(value, str) or isinstance(value, Number):
+        return f"{json_text(value)[:60]}, expected text"
+    return None if value.strip() else "empty"
+
+
+def _check_free_text(path: str | Path, column: str, counts: Counter[str], columns: Sequence[str]) -> None:
+    if len(counts) <= MAXIMUM_CLASSES:
+        return
+    examples = ", ".join(f"{label!r:.40}" for label in list(counts)[:3])
+    raise InputError(
+        f"{path}: the column {column!r} has {len(counts):,} different values (for example {examples}), at most "
+        f"{MAXIMUM_CLASSES} classes are possible. It looks like free text or ids. Name the column with the classes with "
+        f"--label-column; there are: {', '.join(columns[:50])}."
+    )
+
+
+def _check_classes(path: str | Path, column: str, counts: Counter[str], minimum: int) -> None:
+    if len(counts) == 1:
+        (label,) = counts
+        raise InputError(f"{path}: every row has the label {label!r} in {column!r}. Expected at least two classes.")
+    label, rows = min(counts.items(), key=lambda item: (item[1], item[0]))
+    if rows < minimum:
+        raise InputError(
+            f"{path}: the class {label!r} has {rows} row{'s' * (rows != 1)}, at least {minimum} are needed. Label more "
+            "texts of this class, join it with another class, or leave it out."
+        )
+
+
+def _contradictions(
+    texts: Sequence[str], labels: Sequence[str], rows: Sequence[int]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    places: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        places.setdefault(text, []).append(index)
+    return tuple(
+        (text, tuple(rows[index] for index in indices))
+        for text, indices in places.items()
+        if len({labels[index] for index in indices}) > 1
+    )

@@ -1,0 +1,293 @@
+"""Rows through a classifier: one row in, one row out, in order. Knows no formats (readers, writers) and no tokens.
+
+Rows are scored in windows of fixed size, so memory is constant. While one window is computed, the one before it is
+written and the next is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgewren.archive.labelled import check_column
+from edgewren.archive.lines import STDIN
+from edgewren.archive.readers import Number, Row, Table, json_text, open_table
+from edgewren.archive.writers import Value, Writer, choose_output_format
+from edgewren.classifier import WINDOW_ROWS, Classifier, Scores
+from edgewren.errors import InputError, UsageError
+from edgewren.metrics import softmax
+
+_REJECTIONS_KEPT = 5
+NON_FINITE = "non-finite"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a finished run did. Each row has one status, so the five counts sum to `rows`.
+
+    Attributes:
+        rows: rows read, and written.
+        ok, truncated, repaired, empty, rejected: rows by status.
+        distinct: token rows computed; the others were copies within their window.
+        tokens: tokens computed.
+        seconds: wall time.
+        rejections: the first rejected rows, as "row N of FILE: reason".
+    """
+
+    rows: int
+    ok: int
+    truncated: int
+    repaired: int
+    empty: int
+    rejected: int
+    distinct: int
+    tokens: int
+    seconds: float
+    rejections: tuple[str, ...]
+
+
+def score_archive(
+    classifier: Classifier,
+    sources: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    text_column: str = "text",
+    format: str | None = None,  # noqa: A002  the word that every caller uses
+    output_format: str | None = None,
+    encoding: str = "utf-8",
+    prefix: str = "",
+    force: bool = False,
+    window: int = WINDOW_ROWS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Score every row of some files, and write each with its label, scores and status behind its own columns.
+
+    Added columns: `label`, `score` (the probability of that label), `score_<label>` for each label, and `status`: ok,
+    truncated (tokens were cut off), repaired (invalid Unicode was mended; truncated goes before it), empty (scored
+    nonetheless), or rejected:<why>, with no label and no scores. Scores are the shortest decimals that give back the
+    same float32.
+
+    Args:
+        sources: paths, or "-" for standard input; read one after another into one output.
+        output: path; None or "-" for standard output.
+        prefix: put before the name of every added column.
+        force: whether an existing output may be replaced.
+        window: rows read, scored and written together.
+        progress: called after each window with rows written and input bytes read so far.
+
+    Raises:
+        InputError: a file cannot be read, or has no such text column.
+        UsageError: the output exists; an added column's name is taken; the inputs do not have the same columns.
+        OutputError: the output cannot be written. What was there before is untouched.
+    """
+    if window < 1:
+        raise UsageError(f"window is {window}, expected at least 1.")
+    added = _added_columns(classifier.labels, prefix)
+    tables = _Tables(sources, format=format, encoding=encoding, text_column=text_column, added=added)
+    counts: Counter[str] = Counter()
+    rejections: list[str] = []
+    distinct = tokens = 0
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        stack.callback(tables.close)
+        first = tables.open_first()
+        chosen = choose_output_format(output, output_format, first.format)
+        writer = stack.enter_context(Writer(output, format=chosen, columns=first.columns, added=added, force=force))
+        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="edgewren-window"))
+
+        def write(rows: list[tuple[str, Row, str | None]], future: Future[Scores]) -> None:
+            nonlocal distinct, tokens
+            scores = future.result()
+            distinct += scores.distinct
+            tokens += scores.tokens
+            for (name, row, _), (status, values) in zip(rows, _results(classifier, rows, scores), strict=True):
+                writer.write(row, values)
+                counts[status.partition(":")[0]] += 1
+                if status.startswith("rejected"):
+                    reason = status.partition(":")[2]
+                    writer.reject(name, row, reason)
+                    if len(rejections) < _REJECTIONS_KEPT:
+                        rejections.append(f"row {row.number} of {name}: {reason}")
+            writer.flush()
+            if progress is not None:
+                progress(counts.total(), tables.bytes_read)
+
+        pending: tuple[list[tuple[str, Row, str | None]], Future[Scores]] | None = None
+        for rows in _windows(tables, text_column, window):
+            future = pool.submit(classifier.score, [_text(row, text_column) for _, row, why in rows if why is None])
+            if pending is not None:
+                write(*pending)
+            pending = rows, future
+        if pending is not None:
+            write(*pending)
+    return Report(
+        rows=counts.total(),
+        ok=counts["ok"],
+        truncated=counts["truncated"],
+        repaired=counts["repaired"],
+        empty=counts["empty"],
+        rejected=counts["rejected"],
+        distinct=distinct,
+        tokens=tokens,
+        seconds=time.perf_counter() - started,
+        rejections=tuple(rejections),
+    )
+
+
+class _Tables:
+    """The inputs one after another, each checked against the first."""
+
+    def __init__(
+        self,
+        sources: Sequence[str | Path],
+        *,
+        format: str | None,  # noqa: A002  the word that every caller uses
+        encoding: str,
+        text_column: str,
+        added: Sequence[str],
+    ) -> None:
+        if not sources:
+            raise UsageError("There is no input. Name at least one file, or - for standard input.")
+        if sum(str(source) == STDIN for source in sources) > 1:
+            raise UsageError("Standard input (-) is named more than once. It can be read only once.")
+        self._sources = sources
+        self._format = format
+        self._encoding = encoding
+        self._text_column = text_column
+        self._added = added
+        self._first: Table | None = None
+        self._current: Table | None = None
+        self._bytes_before = 0
+
+    @property
+    def bytes_read(self) -> int:
+        return self._bytes_before + (self._current.bytes_read if self._current is not None else 0)
+
+    def open_first(self) -> Table:
+        """Open the first input, and look into the others, so that a mistake shows before anything takes time."""
+        self._first = self._current = self._open(self._sources[0])
+        for source in self._sources[1:]:
+            if str(source) != STDIN:
+                self._open(source).close()
+        return self._first
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        for index, source in enumerate(self._sources):
+            if index:
+                self._current = self._open(source)
+            table = self._current
+            if table is None:
+                return
+            added = frozenset(self._added)
+            for row in table:
+                if not added.isdisjoint(row.fields):
+                    self._refuse_taken(table.name, row.fields)
+                yield table.name, row
+            self._bytes_before += table.bytes_read
+            self._current = None
+            table.close()
+
+    def close(self) -> None:
+        if self._current is not None:
+            self._current.close()
+
+    def _open(self, source: str | Path) -> Table:
+        table = open_table(source, format=self._format, encoding=self._encoding)
+        try:
+            check_column(table, self._text_column, "--text-column")
+            self._refuse_taken(table.name, table.columns)
+            self._check_same_columns(table)
+        except BaseException:
+            table.close()
+            raise
+        return table
+
+    def _refuse_taken(self, name: str, columns: Iterator[str] | Sequence[str] | object) -> None:
+        taken = [column for column in self._added if column in columns]  # type: ignore[operator]
+        if taken:
+            raise UsageError(
+                f"{name} has a column {taken[0]!r} already, and a column of this name would be added. Use --prefix, for "
+                f"example --prefix edgewren_, to name the added columns otherwise."
+            )
+
+    def _check_same_columns(self, table: Table) -> None:
+        first = self._first
+        if first is None or table.columns == first.columns or table.format == first.format == "jsonl":
+            return
+        missing = [column for column in first.columns if column not in table.columns]
+        further = [column for column in table.columns if column not in first.columns]
+        difference = (
+            f"it lacks {missing[0]!r}"
+            if missing
+            else f"it also has {further[0]!r}"
+            if further
+            else "their order differs"
+        )
+        raise UsageError(
+            f"{table.name} does not have the same columns as {first.name}: {difference}. Score them one by one, each into "
+            "its own output."
+        )
+
+
+def _windows(tables: _Tables, text_column: str, window: int) -> Iterator[list[tuple[str, Row, str | None]]]:
+    """Yield windows of (file, row, why it is rejected or None)."""
+    rows = iter(tables)
+    while chunk := list(itertools.islice(rows, window)):
+        yield [(name, row, _rejection(row, text_column)) for name, row in chunk]
+
+
+def _rejection(row: Row, text_column: str) -> str | None:
+    if row.error is not None:
+        return row.error
+    value = row.get(text_column)
+    if isinstance(value, str) and not isinstance(value, Number):
+        return None
+    if value is None:
+        return f"no text: {text_column} is {'null' if text_column in row.fields else 'missing'}"
+    return f"no text: {text_column} is {json_text(value)[:60]}"
+
+
+def _text(row: Row, text_column: str) -> str:
+    return str(row.get(text_column))
+
+
+def _added_columns(labels: Sequence[str], prefix: str) -> list[str]:
+    return [prefix + name for name in ("label", "score", *(f"score_{label}" for label in labels), "status")]
+
+
+def _results(
+    classifier: Classifier, rows: Sequence[tuple[str, Row, str | None]], scores: Scores
+) -> Iterator[tuple[str, list[Value]]]:
+    """Yield each row's status and added values."""
+    finite = np.isfinite(scores.logits).all(axis=1)
+    safe = np.where(finite[:, None], scores.logits, np.float32(0))
+    probabilities = softmax(safe)
+    best = safe.argmax(axis=1).tolist()
+    nothing: list[Value] = [None] * (len(classifier.labels) + 2)
+    scored = 0
+    for _, row, why in rows:
+        if why is not None:
+            yield f"rejected:{why}", [*nothing, f"rejected:{why}"]
+            continue
+        index = scored
+        scored += 1
+        if not finite[index]:
+            yield f"rejected:{NON_FINITE}", [*nothing, f"rejected:{NON_FINITE}"]
+            continue
+        if scores.truncated[index]:
+            status = "truncated"
+        elif scores.repaired[index]:
+            status = "repaired"
+        else:
+            status = "ok"
+        # numpy writes a float32 with the fewest digits that give it back; Python's repr would write a double's.
+        columns = [Number(str(value)) for value in probabilities[index]]
+        yield status, [classifier.labels[best[index]], columns[best[index]], *columns, status]

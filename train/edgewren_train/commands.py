@@ -1,0 +1,246 @@
+"""The verb `edgewren train`: parse, call, print. Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgewren.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgewren.archive.labelled import LabelledTexts
+
+    from edgewren_train.runs import Summary
+
+_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+_MINIMUM_ROWS_PER_LABEL = 2
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb with the command line."""
+    train = subparsers.add_parser(
+        "train",
+        help="train a classifier on a labelled file",
+        description="Train a text classifier on your own labels, in one of two ways.",
+        epilog="example:\n  edgewren train ridge tweets.csv --label-column bias --output models/bias-ridge",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    recipes = train.add_subparsers(dest="recipe", required=True, metavar="ridge|lora")
+    ridge = recipes.add_parser(
+        "ridge",
+        help="ridge on sentence embeddings: seconds on a CPU",
+        description="Embed each text with a sentence encoder, standardise, fit a ridge classifier; alpha by "
+        "generalised cross-validation. Reports a cross-validated score.",
+        epilog="example:\n  edgewren train ridge tweets.csv --label-column bias --test held_out.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(ridge)
+    ridge.add_argument(
+        "--alphas",
+        default="wide",
+        metavar="wide|classic|A,B,…",
+        help="regularisation strengths: wide (1e-3 … 1e6, extended while the best is on an edge; default), classic "
+        "(the six values 1e-3 … 100 of published notebooks, as they are), or your own list",
+    )
+    ridge.add_argument("--folds", type=int, default=10, metavar="N", help="folds of the cross-validated score; 0: none")
+    ridge.add_argument("--no-cache", action="store_true", help="embed anew, and keep nothing on disk")
+    ridge.set_defaults(run=_run_ridge, extra="train")
+
+    lora = recipes.add_parser(
+        "lora",
+        help="LoRA fine-tune of a small BERT, merged: minutes on a CPU",
+        description="Fine-tune an encoder with low-rank adapters on query and value, and merge them into it.",
+        epilog="example:\n  edgewren train lora tweets.csv --label-column bias --epochs 15 --test held_out.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(lora)
+    lora.add_argument("--rank", type=int, default=8, metavar="R", help="rank of the adapters (default: 8)")
+    lora.add_argument("--alpha", type=int, default=16, metavar="A", help="adapters are scaled by alpha/rank (default: 16)")
+    lora.add_argument("--dropout", type=float, default=0.05, metavar="P", help="dropout in the adapters (default: 0.05)")
+    lora.add_argument(
+        "--target-modules", default="", metavar="A,B", help="linear layers to adapt (default: query and value, found)"
+    )
+    lora.add_argument("--epochs", type=int, default=15, metavar="N", help="passes over the file (default: 15)")
+    lora.add_argument("--learning-rate", type=float, default=2e-4, metavar="LR", help="falls to 0 (default: 2e-4)")
+    lora.add_argument("--batch-size", type=int, default=64, metavar="N", help="texts per step (default: 64)")
+    lora.add_argument(
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the processor has it"
+    )
+    lora.add_argument(
+        "--padding",
+        choices=("dynamic", "max"),
+        default="dynamic",
+        help="max pads every text to --max-length, as notebooks do: same quality, many times slower",
+    )
+    lora.add_argument("--max-steps", type=int, default=None, metavar="N", help="stop after N steps (for timing)")
+    lora.set_defaults(run=_run_lora, extra="train")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("train", metavar="TRAIN", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels")
+    parser.add_argument("--output", "-o", metavar="DIR", help="folder for the trained model (default: NAME-RECIPE)")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--format", choices=("csv", "tsv", "jsonl", "parquet"), help="default: by suffix")
+    parser.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
+    parser.add_argument(
+        "--encoder",
+        default=_ENCODER,
+        metavar="NAME",
+        help="hub id or folder of a sentence-transformers or BERT-like model; minilm: the packaged one, no download "
+        f"(default: {_ENCODER})",
+    )
+    parser.add_argument("--max-length", type=int, metavar="N", help="tokens kept of a text (default: the encoder's own)")
+    parser.add_argument(
+        "--normaliser", choices=("none", "http"), default="none", help="http: URLs become 'http', HTML entities unescape"
+    )
+    parser.add_argument("--test", metavar="FILE", help="labelled file to evaluate on, same columns")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed and data: same model (default: 0)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing trained model")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+
+
+def _run_ridge(args: argparse.Namespace) -> int:
+    from edgewren_train import ridge
+    from edgewren_train.embedding import default_cache
+    from edgewren_train.runs import run_ridge
+
+    alphas, extend = _alphas(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
+    if args.folds < 0 or args.folds == 1:
+        raise UsageError(f"--folds is {args.folds}, expected 0 (none) or at least 2.")
+    data, test, output = _prepare(args)
+    summary = run_ridge(
+        data,
+        output,
+        encoder_spec=args.encoder,
+        max_length=args.max_length,
+        normaliser=args.normaliser,
+        alphas=alphas,
+        extend=extend,
+        folds=args.folds,
+        test=test,
+        seed=args.seed,
+        device=_torch_device(args.device),
+        cache=None if args.no_cache else default_cache(),
+        say=_say,
+        progress=_bar,
+    )
+    _print(summary, as_json=args.json)
+    return 0
+
+
+def _run_lora(args: argparse.Namespace) -> int:
+    from edgewren_train.lora import LoraRecipe
+    from edgewren_train.runs import run_lora
+
+    recipe = LoraRecipe(
+        rank=args.rank,
+        alpha=args.alpha,
+        dropout=args.dropout,
+        target_modules=tuple(filter(None, args.target_modules.split(","))),
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        batch_size=args.batch_size,
+        max_length=args.max_length,
+        seed=args.seed,
+        precision=args.precision,
+        padding=args.padding,
+        maximum_steps=args.max_steps,
+    )
+    data, test, output = _prepare(args)
+    summary = run_lora(
+        data,
+        output,
+        encoder_spec=args.encoder,
+        recipe=recipe,
+        normaliser=args.normaliser,
+        test=test,
+        device=_torch_device(args.device),
+        say=_say,
+        show_progress=sys.stderr.isatty(),
+    )
+    _print(summary, as_json=args.json)
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | None, Path]:
+    """Read and check everything that can be refused, before anything takes time."""
+    from edgewren.archive.labelled import read_labelled
+
+    from edgewren_train.model import check_output
+
+    output = Path(args.output or f"{Path(args.train).name.split('.')[0]}-{args.recipe}")
+    check_output(output, force=args.force)
+
+    def read(path: str, minimum_per_class: int) -> LabelledTexts:
+        return read_labelled(
+            path,
+            text_column=args.text_column,
+            label_column=args.label_column,
+            format=args.format,
+            encoding=args.encoding,
+            minimum_per_class=minimum_per_class,
+        )
+
+    data = read(args.train, _MINIMUM_ROWS_PER_LABEL)
+    if data.contradictions:
+        text, rows = data.contradictions[0]
+        _say(
+            f"warning: {len(data.contradictions)} text(s) occur with different labels, for example rows "
+            f"{', '.join(map(str, rows))}: {text[:60]!r}"
+        )
+    return data, read(args.test, 1) if args.test else None, output
+
+
+def _alphas(spec: str, wide: tuple[float, ...], classic: tuple[float, ...]) -> tuple[tuple[float, ...], bool]:
+    if spec == "wide":
+        return wide, True
+    if spec == "classic":
+        return classic, False
+    try:
+        return tuple(float(part) for part in spec.split(",")), False
+    except ValueError as error:
+        raise UsageError(f"--alphas is {spec!r}, expected wide, classic, or numbers like 1,10,100.") from error
+
+
+def _torch_device(requested: str) -> str:
+    import torch
+
+    if requested == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if requested == "cuda":
+        raise UsageError("--device cuda: torch finds no CUDA device here. Use --device cpu, or a CUDA build of torch.")
+    return "cpu"
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201  the command line speaks to people on stderr
+
+
+def _bar(total: int, title: str) -> Callable[[int], None]:
+    from tqdm import tqdm
+
+    bar = tqdm(total=total, desc=title, unit=" texts", disable=not sys.stderr.isatty(), file=sys.stderr)
+
+    def advance(count: int) -> None:
+        bar.update(count)
+        if bar.n >= total:
+            bar.close()
+
+    return advance
+
+
+def _print(summary: Summary, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary.as_dict(), ensure_ascii=False))  # noqa: T201
+        return
+    for name, evaluation in summary.evaluations.items():
+        print(f"== {name}\n{evaluation.as_text()}\n")  # noqa: T201
+    print(f"trained model: {summary.folder}\nnext: edgewren export {summary.folder}")  # noqa: T201

@@ -1,0 +1,114 @@
+"""Texts to embeddings, in equal-length batches, with a cache on disk.
+
+Tokenises with the runtime's own tokenizer, so that training sees exactly the ids that scoring will see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgewren import batching
+from numpy.typing import NDArray
+
+from edgewren_train.encoders import Encoder
+
+Progress = Callable[[int], None]
+"""Called with the number of texts that were just finished."""
+
+TORCH_TOKENS_PER_BATCH = 1024
+"""torch on 2 cores: 512 to 2,048 are level, smaller pays per call, larger leaves the caches."""
+
+
+def embed(
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    device: str = "cpu",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Return sentence embeddings, float32 [n, dimension], in input order.
+
+    Args:
+        device: torch device.
+        cache: folder for finished embeddings, keyed by encoder weights, pooling, tokenizer (with its normaliser),
+            max length and texts; None: no cache.
+    """
+    import torch
+    from safetensors.numpy import load_file
+
+    entry = cache / f"{_key(encoder, texts)}.safetensors" if cache is not None else None
+    if entry is not None and entry.is_file():
+        if progress:
+            progress(len(texts))
+        return np.asarray(load_file(entry)["embeddings"], dtype=np.float32)
+
+    tokens = encoder.tokenizer.encode(texts)
+    rows, inverse = batching.distinct(tokens.ids)
+    copies = np.bincount(inverse, minlength=len(rows))
+    modules = encoder.model.to(device).eval()
+    out: NDArray[np.float32] | None = None
+    for batch in batching.plan([len(row) for row in rows], TORCH_TOKENS_PER_BATCH):
+        ids = torch.tensor([rows[index] for index in batch], dtype=torch.long, device=device)
+        with torch.inference_mode():
+            values = sentence_embedding(modules, ids, torch.ones_like(ids)).float().cpu().numpy()
+        if out is None:
+            out = np.empty((len(rows), values.shape[1]), dtype=np.float32)
+        out[batch] = values
+        if progress:
+            progress(int(copies[batch].sum()))
+    if out is None:
+        raise ValueError("no texts to embed")
+    embeddings: NDArray[np.float32] = out[inverse]
+    if entry is not None:
+        _store(entry, embeddings)
+    return embeddings
+
+
+def sentence_embedding(modules: Any, input_ids: Any, attention_mask: Any) -> Any:
+    """Run a SentenceTransformer's modules in order: encoder, pooling, then whatever it has (Dense, Normalize)."""
+    features = {"input_ids": input_ids, "attention_mask": attention_mask}
+    for module in modules:
+        features = module(features)
+    return features["sentence_embedding"]
+
+
+def default_cache() -> Path:
+    """Return the embedding cache's folder: EDGEWREN_CACHE, else the user's cache folder."""
+    named = os.environ.get("EDGEWREN_CACHE")
+    if named:
+        return Path(named) / "embeddings"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgewren" / "embeddings"
+
+
+def _key(encoder: Encoder, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    pooling = "\n".join(f"{type(module).__name__} {module!r}" for module in list(encoder.model)[1:])
+    state = {name: value for name, value in encoder.model.state_dict().items() if not name.startswith("0.")}
+    for part in (encoder.sha256, encoder.files.tokenizer, str(encoder.max_length), pooling, str(sorted(state))):
+        digest.update(hashlib.sha256(part.encode()).digest())
+    for value in state.values():
+        digest.update(value.detach().cpu().numpy().tobytes())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()
+
+
+def _store(entry: Path, embeddings: NDArray[np.float32]) -> None:
+    """Write under a temporary name, then rename: another run never reads half a file."""
+    from safetensors.numpy import save_file
+
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file({"embeddings": np.ascontiguousarray(embeddings)}, name)
+        Path(name).replace(entry)
+    finally:
+        Path(name).unlink(missing_ok=True)

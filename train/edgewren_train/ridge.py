@@ -1,0 +1,147 @@
+"""The ridge recipe: StandardScaler, then RidgeClassifierCV fitted on the standardised features.
+
+Knows features and labels, nothing of texts, encoders or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from edgewren.errors import UsageError
+from numpy.typing import NDArray
+
+WIDE_GRID = tuple(float(f"{alpha:.4g}") for alpha in np.logspace(-3, 6, 37))
+"""1e-3 to 1e6, four steps a decade. On standardised sentence embeddings the best alpha is often in the thousands."""
+
+CLASSIC_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""The six values of published notebooks, kept to reproduce them; its best value is usually its edge."""
+
+_EXTENSION = 100.0
+_BOUNDS = (1e-9, 1e12)
+
+
+@dataclass(frozen=True)
+class RidgeHead:
+    """A fitted head: z = (x - mean) / scale; decision = z @ coef.T + intercept.
+
+    Attributes:
+        mean, scale: float64 [dimension].
+        coef: float64 [1, dimension] for two classes, [classes, dimension] otherwise.
+        intercept: float64 [1] or [classes].
+        alpha: chosen regularisation strength.
+        alphas, scores: every strength tried, ascending, and its leave-one-out score (minus the mean squared error,
+            the higher the better), by generalised cross-validation (Golub, Heath & Wahba 1979).
+        extended: whether the grid was extended because the best value lay on its edge.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    alpha: float
+    alphas: tuple[float, ...]
+    scores: tuple[float, ...]
+    extended: bool
+
+    @property
+    def on_edge(self) -> bool:
+        """Whether the chosen alpha is the smallest or largest that was tried."""
+        return self.alpha in (self.alphas[0], self.alphas[-1])
+
+    def decision(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return decision values as RidgeClassifier's: [n] for two classes, [n, classes] otherwise."""
+        values: NDArray[np.float64] = ((features - self.mean) / self.scale) @ self.coef.T + self.intercept
+        return values[:, 0] if values.shape[1] == 1 else values
+
+    def predict(self, features: NDArray[np.floating[Any]], classes: Sequence[str]) -> list[str]:
+        """Return the label of each row of features."""
+        decision = self.decision(features)
+        chosen = (decision > 0).astype(int) if decision.ndim == 1 else decision.argmax(axis=1)
+        return [classes[index] for index in chosen]
+
+
+def fit(
+    features: NDArray[np.float32],
+    labels: Sequence[str],
+    *,
+    alphas: Sequence[float] = WIDE_GRID,
+    extend: bool = True,
+) -> RidgeHead:
+    """Fit the head; alpha by generalised cross-validation over `alphas`.
+
+    Args:
+        features: float32 [n, dimension].
+        alphas: strengths to try, all positive.
+        extend: go on beyond an edge of the grid while the best value lies on it (to 1e-9 or 1e12).
+
+    Raises:
+        UsageError: no alpha, or one that is not positive.
+    """
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.preprocessing import StandardScaler
+
+    grid = sorted(set(map(float, alphas)))
+    if not grid or grid[0] <= 0:
+        raise UsageError(f"alphas are {list(alphas)}, expected at least one value, all positive.")
+    scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
+    standardised = scaler.transform(np.asarray(features, dtype=np.float64))
+    tried: dict[float, float] = {}
+    pending = grid
+    extended = False
+    while True:
+        cv = RidgeClassifierCV(alphas=np.asarray(pending), store_cv_results=True).fit(standardised, labels)
+        errors = np.asarray(cv.cv_results_).reshape(len(labels), -1, len(pending)).mean(axis=(0, 1))
+        tried.update(zip(pending, (-errors).tolist(), strict=True))
+        best = max(tried, key=lambda alpha: (tried[alpha], alpha))
+        beyond = _beyond_edge(best, sorted(tried)) if extend else []
+        if not beyond:
+            break
+        pending, extended = beyond, True
+    model = cv if float(cv.alpha_) == best else RidgeClassifierCV(alphas=np.asarray([best])).fit(standardised, labels)
+    order = sorted(tried)
+    return RidgeHead(
+        mean=np.asarray(scaler.mean_, dtype=np.float64),
+        scale=np.asarray(scaler.scale_, dtype=np.float64),
+        coef=np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)),
+        intercept=np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64)),
+        alpha=float(best),
+        alphas=tuple(order),
+        scores=tuple(tried[alpha] for alpha in order),
+        extended=extended,
+    )
+
+
+def cross_validate(
+    features: NDArray[np.float32],
+    labels: Sequence[str],
+    *,
+    folds: int,
+    seed: int,
+    alphas: Sequence[float] = WIDE_GRID,
+    extend: bool = True,
+) -> list[str]:
+    """Return the out-of-fold label of each row. Scaler and alpha are fitted anew inside every training part.
+
+    Stratified and shuffled by `seed`; `folds` is lowered to the rarest class's count where that is smaller.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    names = np.asarray(labels)
+    classes = sorted(set(labels))
+    predicted = np.empty(len(names), dtype=object)
+    for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, names):
+        head = fit(features[train], names[train].tolist(), alphas=alphas, extend=extend)
+        predicted[held_out] = head.predict(features[held_out], classes)
+    return [str(label) for label in predicted]
+
+
+def _beyond_edge(best: float, tried: Sequence[float]) -> list[float]:
+    """Return further alphas past the edge on which `best` lies, or nothing."""
+    if best == tried[-1] and best < _BOUNDS[1]:
+        return [float(f"{alpha:.4g}") for alpha in np.geomspace(best, best * _EXTENSION, 9)[1:]]
+    if best == tried[0] and best > _BOUNDS[0]:
+        return [float(f"{alpha:.4g}") for alpha in np.geomspace(best / _EXTENSION, best, 9)[:-1]]
+    return []

@@ -1,0 +1,227 @@
+"""A whole training run per recipe: labelled texts in, a trained model's folder and a summary out.
+
+Prints nothing: what people should see on the way goes to `say`, progress to `progress`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import edgewren
+from edgewren.archive.labelled import LabelledTexts
+from edgewren.metrics import Evaluation, evaluate
+
+from edgewren_train import embedding, lora, ridge
+from edgewren_train.encoders import load_encoder
+from edgewren_train.model import Description, save_lora, save_ridge
+
+logger = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+ProgressBar = Callable[[int, str], Callable[[int], None]]
+"""Given a total and a title, returns the function to call with each finished number of texts."""
+
+_LIBRARIES = ("torch", "transformers", "sentence-transformers", "scikit-learn", "peft", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. `headline` is the evaluation to quote, `evaluations` all of them by name."""
+
+    folder: str
+    kind: str
+    labels: tuple[str, ...]
+    headline: str
+    evaluations: dict[str, Evaluation]
+    training: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "folder": self.folder,
+            "kind": self.kind,
+            "labels": list(self.labels),
+            "headline": self.headline,
+            "evaluations": {name: value.as_dict() for name, value in self.evaluations.items()},
+            "training": self.training,
+        }
+
+
+def run_ridge(
+    data: LabelledTexts,
+    output: Path,
+    *,
+    encoder_spec: str,
+    max_length: int | None = None,
+    normaliser: str = "none",
+    alphas: Sequence[float] = ridge.WIDE_GRID,
+    extend: bool = True,
+    folds: int = 10,
+    test: LabelledTexts | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+    say: Say = logger.info,
+    progress: ProgressBar | None = None,
+) -> Summary:
+    """Embed, cross-validate, fit on all rows, evaluate on `test` if given, save. Returns the summary."""
+    encoder = load_encoder(encoder_spec, max_length=max_length, normaliser=normaliser)
+    say(f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
+
+    def embedded(texts: Sequence[str], title: str) -> Any:
+        bar = progress(len(texts), title) if progress else None
+        return embedding.embed(encoder, texts, device=device, cache=cache, progress=bar)
+
+    start = time.perf_counter()
+    features = embedded(data.texts, "embedding")
+    embedding_s = time.perf_counter() - start
+    evaluations: dict[str, Evaluation] = {}
+    if folds >= 2:
+        counted = min(folds, min(data.labels.count(name) for name in data.classes))
+        if counted < folds:
+            say(f"cross-validation with {counted} folds instead of {folds}: the rarest class has {counted} rows")
+        if counted >= 2:
+            predicted = ridge.cross_validate(features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend)
+            name = f"{counted}-fold cross-validation"
+            evaluations[name] = evaluate(data.labels, predicted, data.classes, seed=seed)
+    start = time.perf_counter()
+    head = ridge.fit(features, data.labels, alphas=alphas, extend=extend)
+    fit_s = time.perf_counter() - start
+    say(_alpha_report(head))
+    if test is not None:
+        predicted = head.predict(embedded(test.texts, "embedding test file"), data.classes)
+        evaluations["test file"] = evaluate(test.labels, predicted, data.classes, seed=seed)
+    if not evaluations:
+        predicted = head.predict(features, data.classes)
+        evaluations["training rows (optimistic)"] = evaluate(data.labels, predicted, data.classes, seed=seed)
+    training = {
+        **_data_facts(data, test),
+        "recipe": "ridge",
+        "seed": seed,
+        "alpha": head.alpha,
+        "alphas": list(head.alphas),
+        "alpha_scores": list(head.scores),
+        "alpha_grid_extended": head.extended,
+        "folds": folds,
+        "embedding_seconds": round(embedding_s, 3),
+        "fit_seconds": round(fit_s, 3),
+        "libraries": _libraries(),
+    }
+    description = Description(
+        kind="ridge",
+        labels=data.classes,
+        max_length=encoder.max_length,
+        normaliser=normaliser,
+        encoder={"id": encoder.id, "sha256": encoder.sha256},
+        training=training,
+        evaluation={name: value.as_dict() for name, value in evaluations.items()},
+    )
+    rows = list(zip(data.texts, data.labels, strict=True))
+    save_ridge(output, description, encoder.files, encoder.model.to("cpu"), head, rows)
+    headline = next(iter(evaluations)) if test is None else "test file"
+    return Summary(str(output), "ridge", data.classes, headline, evaluations, training)
+
+
+def run_lora(
+    data: LabelledTexts,
+    output: Path,
+    *,
+    encoder_spec: str,
+    recipe: lora.LoraRecipe,
+    normaliser: str = "none",
+    test: LabelledTexts | None = None,
+    device: str = "cpu",
+    say: Say = logger.info,
+    show_progress: bool = False,
+) -> Summary:
+    """Evaluate, train, merge, evaluate again, save. Returns the summary."""
+    base = lora.load_base(
+        encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=recipe.seed
+    )
+    say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
+    judged, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
+    judged_ids = base.tokenizer.encode(judged.texts).ids
+
+    def evaluated(model: Any) -> Evaluation:
+        best = lora.predict_logits(model, judged_ids).argmax(axis=1)
+        return evaluate(judged.labels, [data.classes[index] for index in best], data.classes, seed=recipe.seed)
+
+    evaluations = {f"{where}, before training": evaluated(base.model)}
+    index_of = {name: index for index, name in enumerate(data.classes)}
+    result = lora.train(
+        base,
+        data.texts,
+        [index_of[name] for name in data.labels],
+        recipe,
+        device=device,
+        progress=show_progress,
+        announce=say,
+    )
+    say(
+        f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at most "
+        f"{result.merge_difference:.1e}, and the head is the trained one"
+    )
+    evaluations[where] = evaluated(result.model)
+    training = {
+        **_data_facts(data, test),
+        **{key: value for key, value in asdict(recipe).items() if value is not None},
+        "recipe": "lora",
+        "target_modules": list(result.target_modules),
+        "precision": result.precision,
+        "trainable_parameters": result.trainable,
+        "total_parameters": result.total,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "loss_per_epoch": [round(value, 6) for value in result.loss],
+        "merge_difference": result.merge_difference,
+        "libraries": _libraries(),
+    }
+    description = Description(
+        kind="lora",
+        labels=data.classes,
+        max_length=base.max_length,
+        normaliser=normaliser,
+        encoder={"id": base.id, "sha256": base.sha256},
+        training=training,
+        evaluation={name: value.as_dict() for name, value in evaluations.items()},
+    )
+    save_lora(output, description, base.files, result.model, list(zip(data.texts, data.labels, strict=True)))
+    return Summary(str(output), "lora", data.classes, where, evaluations, training)
+
+
+def _alpha_report(head: ridge.RidgeHead) -> str:
+    scores = "  ".join(f"{alpha:g}:{score:.4f}" for alpha, score in zip(head.alphas, head.scores, strict=True))
+    note = ""
+    if head.extended:
+        note = ", grid extended"
+    elif head.on_edge:
+        note = ", the edge of its grid: a wider grid is likely better"
+    return f"alpha {head.alpha:g}{note}\nalpha:score (minus mean squared leave-one-out error)  {scores}"
+
+
+def _data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "data": {"file": Path(data.path).name, "sha256": data.sha256, "rows": len(data.texts)},
+        "texts_sha256": hashlib.sha256(json.dumps([data.texts, data.labels]).encode()).hexdigest(),
+        "rows_per_label": {name: data.labels.count(name) for name in data.classes},
+    }
+    if test is not None:
+        facts["test_data"] = {"file": Path(test.path).name, "sha256": test.sha256, "rows": len(test.texts)}
+    return facts
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"edgewren": edgewren.__version__}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
