@@ -207,7 +207,7 @@ def train(
     """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import Trainer, TrainerCallback, set_seed
+    from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
     set_seed(recipe.seed)
     targets = recipe.target_modules or default_target_modules(base.model)
@@ -250,10 +250,12 @@ def train(
             data_collator=lambda rows: _collate(rows, pad_id, width),
             callbacks=[_KeepLosses()],
         )
+        trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to data
         start = time.perf_counter()
         outcome = trainer.train()
         seconds = time.perf_counter() - start
-    model = model.to("cpu").eval()
+        # The Trainer wrapped forward in autocast; what is compared and kept computes in fp32.
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).to("cpu").eval()
     adapter_logits = predict_logits(model, tokens.ids)
     trained_head = _head_weights(model, base.fresh)
     merged = model.merge_and_unload().eval()

@@ -56,6 +56,11 @@ def read_labelled(
     """Read texts and labels of a CSV, TSV, JSONL (plain or .gz) or Parquet file.
 
     Args:
+        path: the file.
+        text_column: column with the texts.
+        label_column: column with the labels; numbers and true/false stand for their text.
+        format: "csv", "tsv", "jsonl" or "parquet"; None: by suffix.
+        encoding: of the file's text.
         minimum_per_class: rows that each class must have.
 
     Raises:
@@ -156,8 +161,8 @@ def _check_free_text(path: str | Path, column: str, counts: Counter[str], column
     examples = ", ".join(f"{label!r:.40}" for label in list(counts)[:3])
     raise InputError(
         f"{path}: the column {column!r} has {len(counts):,} different values (for example {examples}), at most "
-        f"{MAXIMUM_CLASSES} classes are possible. It looks like free text or ids. Name the column with the classes with "
-        f"--label-column; there are: {', '.join(columns[:50])}."
+        f"{MAXIMUM_CLASSES} classes are possible. It looks like free text or ids. Name the column that holds the classes "
+        f"with --label-column; there are: {', '.join(columns[:50])}."
     )
 
 

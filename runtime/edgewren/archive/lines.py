@@ -43,7 +43,8 @@ class ByteSource(io.RawIOBase):
         self.name = "standard input" if str(source) == STDIN else str(source)
         self._owned = str(source) != STDIN
         try:
-            self._raw = cast("BinaryIO", Path(source).open("rb") if self._owned else sys.stdin.buffer)
+            opened = Path(source).open("rb") if self._owned else sys.stdin.buffer  # noqa: SIM115  closed by close()
+            self._raw = cast("BinaryIO", opened)
             self._peeked = self._raw.read(4)
         except FileNotFoundError as error:
             raise InputError(f"{self.name} does not exist. Check the path.") from error
@@ -86,13 +87,13 @@ class ByteSource(io.RawIOBase):
 
 
 class Lines:
-    """An iterator over the lines of a source, line ends included.
+    r"""An iterator over the lines of a source, line ends included.
 
     Args:
         source: where the bytes come from.
         encoding: name of a text encoding; a byte order mark is dropped.
         gzipped: whether to unpack.
-        only_newline: end lines at "\\n" alone, as JSONL asks for; else also at "\\r" and "\\r\\n", as CSV does.
+        only_newline: end lines at "\n" alone, as JSONL asks for; else also at "\r" and "\r\n", as CSV does.
             U+2028 and its like are data in both.
 
     Raises:
@@ -168,7 +169,7 @@ class Lines:
                 raise self._undecodable(place, line, error) from error
             except UnicodeError as error:
                 raise InputError(
-                    f"{self._source.name}: not valid {self._encoding}: {error}. Name the file's encoding with --encoding."
+                    f"{self._source.name}: not valid {self._encoding}: {error}. Name its encoding with --encoding."
                 ) from error
             newlines += text.count("\n")
             offset += len(chunk)

@@ -29,8 +29,8 @@ def open_parquet(source: str | Path) -> Table:
     if str(source) == STDIN:
         raise UsageError("Parquet cannot be read from standard input, since it is read from its end. Name the file.")
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise MissingDependencyError(
             f"Reading {source} needs pyarrow, which cannot be imported ({error}). Run: pip install 'edgewren[parquet]'."
@@ -39,27 +39,26 @@ def open_parquet(source: str | Path) -> Table:
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise InputError(f"{source} {what}. Check the path.")
-    errors = (pyarrow.ArrowException, OSError, ValueError)
+    errors = (pa.ArrowException, OSError, ValueError)
     try:
-        file: Any = pyarrow.parquet.ParquetFile(path)
+        file: Any = ParquetFile(path)
     except errors as error:
         raise InputError(f"{source} is not a sound Parquet file: {error}. Get it again.") from error
     columns = list(file.schema_arrow.names)
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice or not columns or "" in columns:
         file.close()
-        raise InputError(
-            f"{source}: {'the name ' + repr(twice[0]) + ' belongs to two columns' if twice else 'a column has no name'}. "
-            "Expected columns with names of their own."
-        )
-    total = file.metadata.num_rows
+        problem = f"the name {twice[0]!r} belongs to two columns" if twice else "a column has no name"
+        raise InputError(f"{source}: {problem}. Expected columns with names of their own.")
+    total: int = file.metadata.num_rows
+    size = path.stat().st_size
     done = 0
 
     def rows() -> Iterator[Row]:
         nonlocal done
         try:
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                values = [_plain(pyarrow, column) for column in batch.columns]
+                values = [_plain(pa, column) for column in batch.columns]
                 for record in zip(*values, strict=True):
                     done += 1
                     yield Row(done, None, dict(zip(columns, record, strict=True)))
@@ -69,7 +68,7 @@ def open_parquet(source: str | Path) -> Table:
             raise InputError(f"{source} announces {total} rows and holds {done}. Get the file again.")
 
     def bytes_read() -> int:
-        return path.stat().st_size * done // max(total, 1)
+        return size * done // max(total, 1)
 
     def sha256() -> str:
         with path.open("rb") as stream:
@@ -78,16 +77,15 @@ def open_parquet(source: str | Path) -> Table:
     return Table(str(source), "parquet", columns, rows(), bytes_read=bytes_read, sha256=sha256, close=file.close)
 
 
-def _plain(pyarrow: Any, column: Any) -> list[Any]:
+def _plain(pa: Any, column: Any) -> list[Any]:
     """Return a column's values as what JSON knows."""
-    types = pyarrow.types
+    types = pa.types
     kind = column.type
     if types.is_dictionary(kind):
-        return _plain(pyarrow, column.dictionary_decode())
+        return _plain(pa, column.dictionary_decode())
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return [None if value is None else value.hex() for value in column.to_pylist()]
     if types.is_temporal(kind) or types.is_decimal(kind):
-        values: list[Any] = column.cast(pyarrow.string()).to_pylist()
-        return values
-    values = column.to_pylist()
-    return values
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values  # noqa: RET504  gives the type that pyarrow does not

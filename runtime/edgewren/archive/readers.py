@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, get_args
 
 from edgewren.archive.lines import STDIN, ByteSource, Lines
 from edgewren.errors import InputError, UsageError
@@ -170,15 +171,14 @@ def format_of(path: str | Path) -> Format | None:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON text, numbers in their own spelling; what JSON does not know (dates, NaN) as in Parquet's
-    own text, or null."""
+    """Return a value as JSON text, numbers in their own spelling; NaN and infinity, which JSON does not know, as null."""
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json_text(str(key))}: {json_text(part)}" for key, part in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(json_text, value)) + "]"
-    if isinstance(value, float) and not (value - value == 0):
+    if isinstance(value, float) and not math.isfinite(value):
         return "null"
     return json.dumps(value, ensure_ascii=False, default=str)
 
@@ -194,7 +194,7 @@ def _choose_format(source: str | Path, requested: str | None) -> Format:
     if requested is not None:
         if requested not in FORMATS:
             raise UsageError(f"Unknown format {requested!r}. Expected one of {', '.join(FORMATS)}.")
-        return cast("Format", requested)
+        return requested
     if str(source) == STDIN:
         return "csv"
     by_name = format_of(source)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgewren.archive.labelled import check_column
 from edgewren.archive.lines import STDIN
 from edgewren.archive.readers import Number, Row, Table, json_text, open_table
 from edgewren.archive.writers import Value, Writer, choose_output_format
 from edgewren.classifier import WINDOW_ROWS, Classifier, Scores
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import UsageError
 from edgewren.metrics import softmax
 
 _REJECTIONS_KEPT = 5
@@ -76,8 +78,13 @@ def score_archive(
     same float32.
 
     Args:
+        classifier: the loaded bundle.
         sources: paths, or "-" for standard input; read one after another into one output.
         output: path; None or "-" for standard output.
+        text_column: column with the texts; every input must have it.
+        format: of all inputs ("csv", "tsv", "jsonl", "parquet"); None: by suffix.
+        output_format: "csv", "tsv" or "jsonl"; None: by suffix of the output, else the first input's.
+        encoding: of the inputs; output is always UTF-8.
         prefix: put before the name of every added column.
         force: whether an existing output may be replaced.
         window: rows read, scored and written together.
@@ -103,26 +110,26 @@ def score_archive(
         writer = stack.enter_context(Writer(output, format=chosen, columns=first.columns, added=added, force=force))
         pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="edgewren-window"))
 
-        def write(rows: list[tuple[str, Row, str | None]], future: Future[Scores]) -> None:
+        def write(rows: list[_Entry], future: Future[Scores]) -> None:
             nonlocal distinct, tokens
             scores = future.result()
             distinct += scores.distinct
             tokens += scores.tokens
-            for (name, row, _), (status, values) in zip(rows, _results(classifier, rows, scores), strict=True):
-                writer.write(row, values)
-                counts[status.partition(":")[0]] += 1
-                if status.startswith("rejected"):
-                    reason = status.partition(":")[2]
-                    writer.reject(name, row, reason)
+            for entry, (status, values) in zip(rows, _results(classifier.labels, rows, scores), strict=True):
+                writer.write(entry.row, values)
+                kind, _, reason = status.partition(":")
+                counts[kind] += 1
+                if kind == "rejected":
+                    writer.reject(entry.file, entry.row, reason)
                     if len(rejections) < _REJECTIONS_KEPT:
-                        rejections.append(f"row {row.number} of {name}: {reason}")
+                        rejections.append(f"row {entry.row.number} of {entry.file}: {reason}")
             writer.flush()
             if progress is not None:
                 progress(counts.total(), tables.bytes_read)
 
-        pending: tuple[list[tuple[str, Row, str | None]], Future[Scores]] | None = None
+        pending: tuple[list[_Entry], Future[Scores]] | None = None
         for rows in _windows(tables, text_column, window):
-            future = pool.submit(classifier.score, [_text(row, text_column) for _, row, why in rows if why is None])
+            future = pool.submit(classifier.score, [entry.text for entry in rows if entry.rejected is None])
             if pending is not None:
                 write(*pending)
             pending = rows, future
@@ -210,12 +217,12 @@ class _Tables:
             raise
         return table
 
-    def _refuse_taken(self, name: str, columns: Iterator[str] | Sequence[str] | object) -> None:
-        taken = [column for column in self._added if column in columns]  # type: ignore[operator]
+    def _refuse_taken(self, name: str, columns: Container[str]) -> None:
+        taken = [column for column in self._added if column in columns]
         if taken:
             raise UsageError(
-                f"{name} has a column {taken[0]!r} already, and a column of this name would be added. Use --prefix, for "
-                f"example --prefix edgewren_, to name the added columns otherwise."
+                f"{name} has a column {taken[0]!r} already, and scoring adds a column of this name. Give the added "
+                "columns other names with --prefix, for example --prefix edgewren_."
             )
 
     def _check_same_columns(self, table: Table) -> None:
@@ -237,57 +244,58 @@ class _Tables:
         )
 
 
-def _windows(tables: _Tables, text_column: str, window: int) -> Iterator[list[tuple[str, Row, str | None]]]:
-    """Yield windows of (file, row, why it is rejected or None)."""
-    rows = iter(tables)
-    while chunk := list(itertools.islice(rows, window)):
-        yield [(name, row, _rejection(row, text_column)) for name, row in chunk]
+class _Entry(NamedTuple):
+    """A row on its way: its text, or why it has none that can be scored."""
+
+    file: str
+    row: Row
+    text: str
+    rejected: str | None
 
 
-def _rejection(row: Row, text_column: str) -> str | None:
-    if row.error is not None:
-        return row.error
+def _windows(tables: _Tables, text_column: str, window: int) -> Iterator[list[_Entry]]:
+    entries = (_entry(file, row, text_column) for file, row in tables)
+    while chunk := list(itertools.islice(entries, window)):
+        yield chunk
+
+
+def _entry(file: str, row: Row, text_column: str) -> _Entry:
     value = row.get(text_column)
+    if row.error is not None:
+        return _Entry(file, row, "", row.error)
     if isinstance(value, str) and not isinstance(value, Number):
-        return None
-    if value is None:
-        return f"no text: {text_column} is {'null' if text_column in row.fields else 'missing'}"
-    return f"no text: {text_column} is {json_text(value)[:60]}"
-
-
-def _text(row: Row, text_column: str) -> str:
-    return str(row.get(text_column))
+        return _Entry(file, row, value, None)
+    found = json_text(value)[:60] if text_column in row.fields else "missing"
+    return _Entry(file, row, "", f"{text_column} is {found}, expected text")
 
 
 def _added_columns(labels: Sequence[str], prefix: str) -> list[str]:
     return [prefix + name for name in ("label", "score", *(f"score_{label}" for label in labels), "status")]
 
 
-def _results(
-    classifier: Classifier, rows: Sequence[tuple[str, Row, str | None]], scores: Scores
-) -> Iterator[tuple[str, list[Value]]]:
+def _results(labels: Sequence[str], rows: Sequence[_Entry], scores: Scores) -> Iterator[tuple[str, list[Value]]]:
     """Yield each row's status and added values."""
-    finite = np.isfinite(scores.logits).all(axis=1)
-    safe = np.where(finite[:, None], scores.logits, np.float32(0))
-    probabilities = softmax(safe)
-    best = safe.argmax(axis=1).tolist()
-    nothing: list[Value] = [None] * (len(classifier.labels) + 2)
-    scored = 0
-    for _, row, why in rows:
-        if why is not None:
-            yield f"rejected:{why}", [*nothing, f"rejected:{why}"]
+    finite: NDArray[np.bool_] = np.isfinite(scores.logits).all(axis=1)
+    logits = np.where(finite[:, None], scores.logits, np.float32(0))
+    probabilities = softmax(logits)
+    best = logits.argmax(axis=1).tolist()
+    nothing: list[Value] = [None] * (len(labels) + 2)
+    index = -1
+    for entry in rows:
+        rejected = entry.rejected
+        if rejected is None:
+            index += 1
+            rejected = None if finite[index] else NON_FINITE
+        if rejected is not None:
+            status = f"rejected:{rejected}"
+            yield status, [*nothing, status]
             continue
-        index = scored
-        scored += 1
-        if not finite[index]:
-            yield f"rejected:{NON_FINITE}", [*nothing, f"rejected:{NON_FINITE}"]
-            continue
-        if scores.truncated[index]:
+        if not entry.text.strip():
+            status = "empty"
+        elif scores.truncated[index]:
             status = "truncated"
-        elif scores.repaired[index]:
-            status = "repaired"
         else:
-            status = "ok"
-        # numpy writes a float32 with the fewest digits that give it back; Python's repr would write a double's.
+            status = "repaired" if scores.repaired[index] else "ok"
+        # numpy writes a float32 with the fewest digits that give it back; Python would write those of a double.
         columns = [Number(str(value)) for value in probabilities[index]]
-        yield status, [classifier.labels[best[index]], columns[best[index]], *columns, status]
+        yield status, [labels[best[index]], columns[best[index]], *columns, status]

@@ -112,7 +112,7 @@ class WholeFile:
 
 
 class StandardOutput:
-    """Standard output of this process. A reader that goes away (`| head`) is an OutputError caused by BrokenPipeError."""
+    """Standard output. When its reader goes away (`| head`), the OutputError is caused by a BrokenPipeError."""
 
     name = "standard output"
 

@@ -1,6 +1,6 @@
-"""Rows to lines: each input row as it came, with further columns behind it. Knows no models.
+r"""Rows to lines: each input row as it came, with further columns behind it. Knows no models.
 
-CSV and TSV follow RFC 4180 with "\\n" as line end; fields are the input's own text. A JSONL row that came from JSONL is
+CSV and TSV follow RFC 4180 with "\n" as line end; fields are the input's own text. A JSONL row that came from JSONL is
 its own line with the new keys put in before the closing brace, so ids, decimals and spelling cannot change.
 """
 
@@ -167,10 +167,10 @@ class Writer:
 
 
 class _Collector:
-    """Collects the lines of csv.writer, with "\\n" instead of its "\\r\\n".
+    r"""Collects the lines of csv.writer, with "\n" instead of its "\r\n".
 
-    csv.writer quotes a field with "\\r" only where "\\r" is part of its own line end (Python 3.11): with "\\n" as line
-    end, a tweet with a lone "\\r" would be read back as two rows.
+    csv.writer quotes a field with "\r" only where "\r" is part of its own line end (Python 3.11): with "\n" as line
+    end, a tweet with a lone "\r" would be read back as two rows.
     """
 
     def __init__(self, lines: list[str]) -> None:
@@ -182,5 +182,5 @@ class _Collector:
 
 
 def _json_bytes(text: str) -> bytes:
-    """Encode JSON; lone surrogates, which can stand only inside strings here, become JSON's own \\uXXXX."""
+    r"""Encode JSON; lone surrogates, which can stand only inside strings here, become JSON's own \uXXXX."""
     return text.encode("utf-8", "backslashreplace")
