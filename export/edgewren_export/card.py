@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from edgewren.bundle import Manifest
-
 from edgewren_export.parity import table
 
 _RECIPES = {
@@ -40,8 +39,8 @@ clf = Classifier.load("{name}")
 clf.predict(["The library opens at nine tomorrow."])
 ```
 
-It also opens in `optimum.onnxruntime.ORTModelForSequenceClassification` (subfolder `onnx`) and in any server that reads
-Hugging Face's file names.
+It also opens in `optimum.onnxruntime.ORTModelForSequenceClassification` (subfolder `onnx`), and in any server that
+reads Hugging Face's file names.
 
 ## Training
 
@@ -67,12 +66,16 @@ Each figure with its 95 % bootstrap interval.
 - Scores say how the labels were given in the training data, nothing about the persons who wrote the texts.
 - Texts of another time, language, platform or topic than the training data are outside what was measured.
 - Tokens beyond {manifest.max_length} are cut; `edgewren score` marks such rows `truncated`.
-- Scores are {"not calibrated" if manifest.temperature == 1.0 else f"calibrated with temperature {manifest.temperature:g}"}.
+- Scores are {_calibration(manifest.temperature)}.
 
 ## Licence
 
 The publisher of this bundle states its licence; the encoder's and the data's licences bind it too.
 """
+
+
+def _calibration(temperature: float) -> str:
+    return "not calibrated" if temperature == 1.0 else f"calibrated with temperature {temperature:g}"
 
 
 def _settings(training: Any) -> str:

@@ -13,8 +13,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "export",
         help="turn a trained model into a bundle",
-        description="Turn a trained model into one ONNX folder that scores anywhere. Each stage is compared with the one "
-        "before it on real texts; if they disagree, the export fails and writes nothing.",
+        description="Turn a trained model into one ONNX folder that scores anywhere. Each stage is compared with the "
+        "one before it on real texts; if they disagree, the export fails and writes nothing.",
         epilog="example:\n  edgewren export models/bias-ridge --output bundles/bias-ridge",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -56,4 +56,6 @@ def _texts(path: str, column: str) -> list[str]:
     with open_table(path) as table:
         if column not in table.columns:
             raise InputError(f"{path} has no column {column!r}. It has: {', '.join(table.columns)}.")
-        return [text for row in table if row.error is None and isinstance(text := row.get(column), str) and text.strip()]
+        return [
+            text for row in table if row.error is None and isinstance(text := row.get(column), str) and text.strip()
+        ]

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgewren.errors import BundleError, ParityError
 from numpy.typing import NDArray
+
+from edgewren.errors import BundleError, ParityError
 
 CROSS_CHECK_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted ridge head as stored: float64 arrays mean, scale [d], coef [1 or classes, d], intercept [1 or classes]."""
+    """A fitted ridge head as stored, float64: mean, scale [d], coef [1 or classes, d], intercept [1 or classes]."""
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -91,8 +92,9 @@ def cross_check(head: Head, labels: tuple[str, ...], embeddings: NDArray[np.floa
     Raises:
         ParityError: they differ by more than 1e-4.
     """
-    from edgewren.device import import_onnxruntime
     from skl2onnx import to_onnx
+
+    from edgewren.device import import_onnxruntime
 
     pipeline = head.scikit_learn(labels)
     model = to_onnx(pipeline, embeddings[:1].astype(np.float32), options={id(pipeline.steps[-1][1]): {"zipmap": False}})
@@ -109,7 +111,7 @@ def cross_check(head: Head, labels: tuple[str, ...], embeddings: NDArray[np.floa
     difference = float(np.abs(theirs - decision).max())
     if not difference <= CROSS_CHECK_TOLERANCE:
         raise ParityError(
-            f"The folded head differs from skl2onnx's conversion by {difference:.2e}, more than {CROSS_CHECK_TOLERANCE:.0e}. "
-            "Nothing was exported; please report this with the versions of scikit-learn and skl2onnx."
+            f"The folded head differs from skl2onnx's conversion by {difference:.2e}, more than "
+            f"{CROSS_CHECK_TOLERANCE:.0e}. Nothing was exported; please report this with the versions of scikit-learn and skl2onnx."
         )
     return difference

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from edgewren import batching
-from edgewren.errors import BundleError
 from numpy.typing import NDArray
 
+from edgewren import batching
+from edgewren.errors import BundleError
 from edgewren_export.fold import fold, load_head
 from edgewren_export.trained_model import TrainedModel
 
@@ -68,9 +68,14 @@ def load_sentence_encoder(model: TrainedModel) -> SentenceEncoder:
     from sentence_transformers import SentenceTransformer
 
     loaded = SentenceTransformer(
-        str(model.folder / "encoder"), device="cpu", model_kwargs={"attn_implementation": "eager"}, local_files_only=True
+        str(model.folder / "encoder"),
+        device="cpu",
+        model_kwargs={"attn_implementation": "eager"},
+        local_files_only=True,
     )
-    return SentenceEncoder(loaded).eval()
+    encoder = SentenceEncoder(loaded)
+    encoder.eval()
+    return encoder
 
 
 def load_classifier(model: TrainedModel) -> Any:

@@ -40,7 +40,9 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
         optimised = onnx.load(options.optimized_model_filepath)
     optimised.producer_name = "edgewren"
     if operators(optimised).get("SkipLayerNormalization"):
-        raise InvariantError("onnxruntime fused SkipLayerNormalization although it was told not to. Please report this.")
+        raise InvariantError(
+            "onnxruntime fused SkipLayerNormalization although it was told not to. Please report this."
+        )
     return optimised
 
 

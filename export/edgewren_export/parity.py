@@ -1,4 +1,4 @@
-"""Do two stages of an export agree? Pure numpy: logits in, verdict out. A stage that does not agree fails the export."""
+"""Do two stages of an export agree? Pure numpy: logits in, verdict out. A stage that disagrees fails the export."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from edgewren.errors import ParityError
 from numpy.typing import NDArray
+
+from edgewren.errors import ParityError
 
 LOGIT_TOLERANCE = 1e-4
 """fp32 sums in another order differ by about 1e-6 here; 1e-4 leaves room for deep encoders and catches any mistake."""
@@ -41,7 +42,9 @@ class Stage:
         return asdict(self)
 
 
-def compare(name: str, reference: NDArray[Any], candidate: NDArray[Any], *, tolerance: float = LOGIT_TOLERANCE) -> Stage:
+def compare(
+    name: str, reference: NDArray[Any], candidate: NDArray[Any], *, tolerance: float = LOGIT_TOLERANCE
+) -> Stage:
     """Compare logits [n, labels] of two stages, and refuse what does not agree.
 
     Raises:

@@ -15,15 +15,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import edgewren
 import numpy as np
+from numpy.typing import NDArray
+
+import edgewren
 from edgewren import batching
 from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant
 from edgewren.device import granted_cores
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
 from edgewren.session import ModelSession
-from numpy.typing import NDArray
-
 from edgewren_export import fold, graph, parity
 from edgewren_export.card import model_card
 from edgewren_export.golden import golden_texts
@@ -97,7 +97,10 @@ def export(
     optimised_logits = _run(session, ids)
     stages.append(parity.compare("onnx fp32 -> optimised", exported_logits, optimised_logits))
     for stage in stages:
-        say(f"{stage.name}: {stage.texts:,} texts, largest difference {stage.max_difference:.1e}, {stage.label_flips} labels changed")
+        say(
+            f"{stage.name}: {stage.texts:,} texts, largest difference {stage.max_difference:.1e}, "
+            f"{stage.label_flips} labels changed"
+        )
     report["stages"] = [stage.as_dict() for stage in stages]
     report["alone_or_in_batch"] = _check_neighbours(session, ids[:_NEIGHBOUR_TEXTS], optimised_logits)
     report["operators"] = operators(optimised)
@@ -176,7 +179,9 @@ def _check_neighbours(session: ModelSession, ids: list[list[int]], in_batches: N
         return f"bit-identical ({len(ids)} texts)"
     largest = float(np.abs(alone - in_batches[: len(ids)]).max())
     if largest > parity.LOGIT_TOLERANCE:
-        raise ParityError(f"{differing} of {len(ids)} texts score differently alone and in a batch, by up to {largest:.1e}.")
+        raise ParityError(
+            f"{differing} of {len(ids)} texts score differently alone and in a batch, by up to {largest:.1e}."
+        )
     return f"{differing} of {len(ids)} texts differ by at most {largest:.1e}"
 
 
@@ -189,7 +194,9 @@ def _config(model: TrainedModel, loaded: Any) -> bytes:
         if not key.startswith("_") and key not in ("dtype", "torch_dtype", "name_or_path")
     }
     architecture = type(loaded.stages[0].auto_model).__name__ if model.kind == "ridge" else type(loaded).__name__
-    settings["architectures"] = [architecture.removesuffix("Model").removesuffix(_ARCHITECTURE_SUFFIX) + _ARCHITECTURE_SUFFIX]
+    settings["architectures"] = [
+        architecture.removesuffix("Model").removesuffix(_ARCHITECTURE_SUFFIX) + _ARCHITECTURE_SUFFIX
+    ]
     settings["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
     settings["label2id"] = {label: index for index, label in enumerate(model.labels)}
     settings["problem_type"] = "single_label_classification"
@@ -243,7 +250,9 @@ def _write(target: Path, files: dict[str, bytes]) -> None:
             shutil.rmtree(target)
         scratch.replace(target)
     except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror or error}. Free space or choose another --output.") from error
+        raise OutputError(
+            f"{target} cannot be written: {error.strerror or error}. Free space or choose another --output."
+        ) from error
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -78,7 +78,7 @@ class Manifest:
 
 
 class Bundle:
-    """An opened bundle. Use `Bundle.open`; files are read when they are asked for, each checked against the manifest."""
+    """An opened bundle. Use `Bundle.open`; each file is read when it is asked for, and checked against the manifest."""
 
     def __init__(self, path: Path, manifest: Manifest, sha256: str) -> None:
         self.path = path
@@ -163,7 +163,9 @@ class Bundle:
                 raise BundleError(f"{entry} is a link. A bundle holds regular files only.")
             if entry.is_dir():
                 if name not in folders:
-                    raise BundleError(f"{entry} does not belong to the bundle ({MANIFEST} does not name it). Remove it.")
+                    raise BundleError(
+                        f"{entry} does not belong to the bundle ({MANIFEST} does not name it). Remove it."
+                    )
                 continue
             if name not in expected:
                 raise BundleError(f"{entry} does not belong to the bundle ({MANIFEST} does not name it). Remove it.")
@@ -237,11 +239,12 @@ def _parse(raw: bytes, path: Path) -> Manifest:
         temperature=float(temperature),
         variants=variants,
         files=files,
-        **{key: check.plain_object(data.get(key, {}), key) for key in _PROVENANCE},
+        encoder=check.plain_object(data.get("encoder", {}), "encoder"),
+        training=check.plain_object(data.get("training", {}), "training"),
+        parity=check.plain_object(data.get("parity", {}), "parity"),
+        evaluation=check.plain_object(data.get("evaluation", {}), "evaluation"),
+        created=check.plain_object(data.get("created", {}), "created"),
     )
-
-
-_PROVENANCE = ("encoder", "training", "parity", "evaluation", "created")
 
 
 class _Checker:

@@ -78,9 +78,7 @@ class Classifier:
         self.threads = threads
         self._session = session
         self._tokenizer = TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length)
-        self._tokens_per_batch = (
-            batching.CUDA_TOKENS_PER_BATCH if device == "cuda" else batching.CPU_TOKENS_PER_BATCH
-        )
+        self._tokens_per_batch = batching.CUDA_TOKENS_PER_BATCH if device == "cuda" else batching.CPU_TOKENS_PER_BATCH
 
     @classmethod
     def load(
@@ -130,7 +128,8 @@ class Classifier:
 
     def decision_function(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return decision values as scikit-learn does: float32 [n] for two labels (positive means the second label),
-        [n, labels] otherwise. A ridge model's values are those of the fitted RidgeClassifier."""
+        [n, labels] otherwise. A ridge model's values are those of the fitted RidgeClassifier.
+        """
         logits = self.score(texts).logits / np.float32(self.bundle.manifest.temperature)
         return logits[:, 1] - logits[:, 0] if len(self.labels) == 2 else logits
 

@@ -82,7 +82,7 @@ def import_onnxruntime() -> Any:
 
 
 def _check_version(version: str) -> None:
-    numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
+    numbers = tuple(int(part) for part in version.partition("+")[0].split(".")[:3] if part.isdigit())
     if numbers < MINIMUM_ONNXRUNTIME:
         wanted = ".".join(map(str, MINIMUM_ONNXRUNTIME))
         raise MissingDependencyError(

@@ -56,8 +56,8 @@ class ModelSession:
         active = self._session.get_providers()
         if device == "cuda" and "CUDAExecutionProvider" not in active:
             raise DeviceError(
-                f"CUDA was requested but the session started on {', '.join(active)}: CUDA or cuDNN libraries are missing "
-                "or too old. Run 'edgewren doctor', or use device='cpu'."
+                f"CUDA was requested but the session started on {', '.join(active)}: CUDA or cuDNN libraries are "
+                "missing or too old. Run 'edgewren doctor', or use device='cpu'."
             )
         self.providers: tuple[str, ...] = tuple(active)
         self.inputs = tuple(node.name for node in self._session.get_inputs())

@@ -72,15 +72,15 @@ class TextTokenizer:
         truncated = np.zeros(len(texts), dtype=np.bool_)
         repaired = np.zeros(len(texts), dtype=np.bool_)
         prepared = list(texts)
-        for row, text in enumerate(prepared):
+        for row, text in enumerate(texts):
             if len(text) > limit:
-                prepared[row] = text = text[:limit]
+                prepared[row] = text[:limit]
                 truncated[row] = True
             if not text.isascii():
                 try:
-                    text.encode()
+                    prepared[row].encode()
                 except UnicodeEncodeError:
-                    prepared[row] = repair(text)
+                    prepared[row] = repair(prepared[row])
                     repaired[row] = True
         encodings = self._tokenizer.encode_batch_fast(prepared)
         ids = [encoding.ids or [self._empty] for encoding in encodings]

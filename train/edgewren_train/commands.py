@@ -13,7 +13,6 @@ from edgewren.errors import UsageError
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
-
     from edgewren_train.runs import Summary
 
 _ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -59,8 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     _add_common(lora)
     lora.add_argument("--rank", type=int, default=8, metavar="R", help="rank of the adapters (default: 8)")
-    lora.add_argument("--alpha", type=int, default=16, metavar="A", help="adapters are scaled by alpha/rank (default: 16)")
-    lora.add_argument("--dropout", type=float, default=0.05, metavar="P", help="dropout in the adapters (default: 0.05)")
+    lora.add_argument(
+        "--alpha", type=int, default=16, metavar="A", help="adapters are scaled by alpha/rank (default: 16)"
+    )
+    lora.add_argument(
+        "--dropout", type=float, default=0.05, metavar="P", help="dropout in the adapters (default: 0.05)"
+    )
     lora.add_argument(
         "--target-modules", default="", metavar="A,B", help="linear layers to adapt (default: query and value, found)"
     )
@@ -81,7 +84,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("train", metavar="TRAIN", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels")
+    parser.add_argument(
+        "train", metavar="TRAIN", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels"
+    )
     parser.add_argument("--output", "-o", metavar="DIR", help="folder for the trained model (default: NAME-RECIPE)")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
@@ -94,9 +99,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="hub id or folder of a sentence-transformers or BERT-like model; minilm: the packaged one, no download "
         f"(default: {_ENCODER})",
     )
-    parser.add_argument("--max-length", type=int, metavar="N", help="tokens kept of a text (default: the encoder's own)")
     parser.add_argument(
-        "--normaliser", choices=("none", "http"), default="none", help="http: URLs become 'http', HTML entities unescape"
+        "--max-length", type=int, metavar="N", help="tokens kept of a text (default: the encoder's own)"
+    )
+    parser.add_argument(
+        "--normaliser",
+        choices=("none", "http"),
+        default="none",
+        help="http: URLs become 'http', HTML entities unescape",
     )
     parser.add_argument("--test", metavar="FILE", help="labelled file to evaluate on, same columns")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed and data: same model (default: 0)")
@@ -171,7 +181,6 @@ def _run_lora(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | None, Path]:
     """Read and check everything that can be refused, before anything takes time."""
     from edgewren.archive.labelled import read_labelled
-
     from edgewren_train.model import check_output
 
     output = Path(args.output or f"{Path(args.train).name.split('.')[0]}-{args.recipe}")

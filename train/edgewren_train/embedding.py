@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgewren import batching
 from numpy.typing import NDArray
 
+from edgewren import batching
 from edgewren_train.encoders import Encoder
 
 Progress = Callable[[int], None]

@@ -19,7 +19,6 @@ from typing import Any
 
 from edgewren.errors import BundleError, InputError, MissingDependencyError, UsageError
 from edgewren.text import TextTokenizer
-
 from edgewren_train.normalisers import with_normaliser
 
 logger = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgewren import batching
 from edgewren.errors import InputError, InvariantError, UsageError
 from edgewren.text import TextTokenizer
-from numpy.typing import NDArray
-
 from edgewren_train.embedding import TORCH_TOKENS_PER_BATCH
 from edgewren_train.encoders import (
     TokenizerFiles,
@@ -137,9 +137,7 @@ class LoraResult:
     merge_difference: float
 
 
-def load_base(
-    spec: str, classes: Sequence[str], *, max_length: int | None, normaliser: str, seed: int
-) -> LoraBase:
+def load_base(spec: str, classes: Sequence[str], *, max_length: int | None, normaliser: str, seed: int) -> LoraBase:
     """Load an encoder with a fresh classification head whose initial weights depend on `seed` alone.
 
     Raises:
@@ -222,14 +220,18 @@ def train(
     )
     model = get_peft_model(copy.deepcopy(base.model), config)
     trainable, total = (int(count) for count in model.get_nb_trainable_parameters())
-    announce(f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}), adapters on {', '.join(targets)}")
+    announce(
+        f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}), adapters on {', '.join(targets)}"
+    )
 
     precision = _precision(recipe.precision, device)
     tokens = base.tokenizer.encode(texts)
     losses: list[float] = []
 
     class _KeepLosses(TrainerCallback):
-        def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        def on_log(
+            self, _args: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any
+        ) -> None:
             if logs and "loss" in logs:
                 losses.append(float(logs["loss"]))
 
@@ -317,9 +319,7 @@ def _check_targets(model: Any, targets: Sequence[str]) -> None:
 def _linear_names(model: Any) -> set[str]:
     import torch
 
-    return {
-        name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
-    }
+    return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
 
 
 def _module_to_train(parameter: str) -> str:
@@ -353,7 +353,9 @@ def _training_arguments(recipe: LoraRecipe, folder: str, precision: str, device:
 
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
     # transformers 5 renamed the switch for batches of similar length.
-    grouping = {"group_by_length": True} if "group_by_length" in names else {"train_sampling_strategy": "group_by_length"}
+    grouping = (
+        {"group_by_length": True} if "group_by_length" in names else {"train_sampling_strategy": "group_by_length"}
+    )
     return TrainingArguments(
         output_dir=folder,
         num_train_epochs=recipe.epochs,
@@ -410,8 +412,8 @@ def _prove_merge(
     difference = float(np.abs(predict_logits(merged, ids) - adapter_logits).max())
     if not difference <= MERGE_TOLERANCE:
         raise InvariantError(
-            f"The merged model's logits differ from the adapter's by {difference:.2e}, more than {MERGE_TOLERANCE:.0e}. "
-            "Nothing was saved; please report this with the versions of peft and transformers."
+            f"The merged model's logits differ from the adapter's by {difference:.2e}, more than "
+            f"{MERGE_TOLERANCE:.0e}. Nothing was saved; please report this with the versions of peft and transformers."
         )
     state = merged.state_dict()
     before = base.model.state_dict()

@@ -1,11 +1,11 @@
 """The trained model: a folder of safetensors and JSON that train writes and export reads. No pickle.
 
-    model.json                what it is: kind, labels, max length, normaliser, encoder, training, evaluation
-    tokenizer.json …          clean tokenizer files, the normaliser inside
-    encoder/                  ridge: the sentence-transformers model
-    head.safetensors          ridge: mean, scale, coef, intercept (float64)
-    classifier/               lora: the merged transformers model
-    train.jsonl               the training texts and labels: export proves itself on them; they never enter a bundle
+model.json                what it is: kind, labels, max length, normaliser, encoder, training, evaluation
+tokenizer.json …          clean tokenizer files, the normaliser inside
+encoder/                  ridge: the sentence-transformers model
+head.safetensors          ridge: mean, scale, coef, intercept (float64)
+classifier/               lora: the merged transformers model
+train.jsonl               the training texts and labels: export proves itself on them; they never enter a bundle
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.errors import OutputError, UsageError
-
 from edgewren_train.encoders import TokenizerFiles
 from edgewren_train.ridge import RidgeHead
 
@@ -56,7 +55,9 @@ def check_output(folder: Path, *, force: bool) -> None:
         if not force:
             raise UsageError(f"{folder} exists. Choose another --output, or overwrite it with --force.")
         if not (folder / "model.json").is_file():
-            raise UsageError(f"{folder} is not a trained model; --force only overwrites those. Choose another --output.")
+            raise UsageError(
+                f"{folder} is not a trained model; --force only overwrites those. Choose another --output."
+            )
     parent = folder.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +118,8 @@ def _save(
             shutil.rmtree(folder)
         scratch.replace(folder)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Free space or choose another --output.") from error
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}. Free space or choose another --output."
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

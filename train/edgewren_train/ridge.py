@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from edgewren.errors import UsageError
 from numpy.typing import NDArray
+
+from edgewren.errors import UsageError
 
 WIDE_GRID = tuple(float(f"{alpha:.4g}") for alpha in np.logspace(-3, 6, 37))
 """1e-3 to 1e6, four steps a decade. On standardised sentence embeddings the best alpha is often in the thousands."""

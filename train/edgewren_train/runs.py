@@ -18,7 +18,6 @@ from typing import Any
 import edgewren
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
-
 from edgewren_train import embedding, lora, ridge
 from edgewren_train.encoders import load_encoder
 from edgewren_train.model import Description, save_lora, save_ridge
@@ -84,11 +83,13 @@ def run_ridge(
     embedding_s = time.perf_counter() - start
     evaluations: dict[str, Evaluation] = {}
     if folds >= 2:
-        counted = min(folds, min(data.labels.count(name) for name in data.classes))
+        counted = min(folds, *(data.labels.count(name) for name in data.classes))
         if counted < folds:
             say(f"cross-validation with {counted} folds instead of {folds}: the rarest class has {counted} rows")
         if counted >= 2:
-            predicted = ridge.cross_validate(features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend)
+            predicted = ridge.cross_validate(
+                features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend
+            )
             name = f"{counted}-fold cross-validation"
             evaluations[name] = evaluate(data.labels, predicted, data.classes, seed=seed)
     start = time.perf_counter()
@@ -165,8 +166,8 @@ def run_lora(
         announce=say,
     )
     say(
-        f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at most "
-        f"{result.merge_difference:.1e}, and the head is the trained one"
+        f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at "
+        f"most {result.merge_difference:.1e}, and the head is the trained one"
     )
     evaluations[where] = evaluated(result.model)
     training = {

@@ -88,4 +88,4 @@ def _plain(pa: Any, column: Any) -> list[Any]:
     if types.is_temporal(kind) or types.is_decimal(kind):
         column = column.cast(pa.string())
     values: list[Any] = column.to_pylist()
-    return values  # noqa: RET504  gives the type that pyarrow does not
+    return values
