@@ -20,7 +20,7 @@ from edgewren import batching
 from edgewren.bundle import Bundle
 from edgewren.device import choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
-from edgewren.metrics import softmax
+from edgewren.probabilities import softmax
 from edgewren.session import ModelSession
 from edgewren.text import TextTokenizer
 
@@ -141,8 +141,8 @@ class Classifier:
             raise UsageError(f"window is {window}, expected at least 1.")
         source = iter(texts)
         while chunk := list(itertools.islice(source, window)):
-            probabilities = softmax(self.score(chunk).logits)
-            for row, best in zip(probabilities.tolist(), probabilities.argmax(axis=1).tolist(), strict=True):
+            logits = self.score(chunk).logits
+            for row, best in zip(softmax(logits).tolist(), logits.argmax(axis=1).tolist(), strict=True):
                 yield Prediction(self.labels[best], row[best], tuple(row))
 
     def score(self, texts: Sequence[str]) -> Scores:

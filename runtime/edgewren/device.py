@@ -100,11 +100,11 @@ def granted_cores() -> int:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = min(cores, len(os.sched_getaffinity(0)))
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return max(1, min(cores, math.ceil(quota)) if quota is not None else cores)
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Return the CPU quota in cores, or None where there is none. Reads cgroup v2, then v1."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = (root / "cpu.max").read_text(encoding="ascii").split()[:2]

@@ -143,7 +143,7 @@ def _label(value: object) -> tuple[str, str | None]:
     if len(text) > MAXIMUM_LABEL_CHARACTERS:
         return text, f"{len(text)} characters long, at most {MAXIMUM_LABEL_CHARACTERS} are possible"
     if not text.isprintable():
-        return text, f"{text!r:.80}, which has characters that cannot be printed"
+        return text, f"{text[:60]!r}, which has characters that cannot be printed"
     return text, None
 
 
@@ -158,11 +158,11 @@ def _text_problem(value: object) -> str | None:
 def _check_free_text(path: str | Path, column: str, counts: Counter[str], columns: Sequence[str]) -> None:
     if len(counts) <= MAXIMUM_CLASSES:
         return
-    examples = ", ".join(f"{label!r:.40}" for label in list(counts)[:3])
+    examples = ", ".join(repr(label[:40]) for label in list(counts)[:3])
     raise InputError(
         f"{path}: the column {column!r} has {len(counts):,} different values (for example {examples}), at most "
-        f"{MAXIMUM_CLASSES} classes are possible. It looks like free text or ids. Name the column that holds the classes "
-        f"with --label-column; there are: {', '.join(columns[:50])}."
+        f"{MAXIMUM_CLASSES} classes are possible. It looks like free text or ids. Name the column that holds the "
+        f"classes with --label-column; there are: {', '.join(columns[:50])}."
     )
 
 

@@ -171,7 +171,7 @@ def format_of(path: str | Path) -> Format | None:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON text, numbers in their own spelling; NaN and infinity, which JSON does not know, as null."""
+    """Return a value as JSON text, numbers in their own spelling; NaN and infinity, unknown to JSON, as null."""
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, dict):

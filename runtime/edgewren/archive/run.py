@@ -25,7 +25,7 @@ from edgewren.archive.readers import Number, Row, Table, json_text, open_table
 from edgewren.archive.writers import Value, Writer, choose_output_format
 from edgewren.classifier import WINDOW_ROWS, Classifier, Scores
 from edgewren.errors import UsageError
-from edgewren.metrics import softmax
+from edgewren.probabilities import softmax
 
 _REJECTIONS_KEPT = 5
 NON_FINITE = "non-finite"
@@ -231,16 +231,12 @@ class _Tables:
             return
         missing = [column for column in first.columns if column not in table.columns]
         further = [column for column in table.columns if column not in first.columns]
-        difference = (
-            f"it lacks {missing[0]!r}"
-            if missing
-            else f"it also has {further[0]!r}"
-            if further
-            else "their order differs"
-        )
+        difference = "their order differs"
+        if missing or further:
+            difference = f"it lacks {missing[0]!r}" if missing else f"it also has {further[0]!r}"
         raise UsageError(
-            f"{table.name} does not have the same columns as {first.name}: {difference}. Score them one by one, each into "
-            "its own output."
+            f"{table.name} does not have the same columns as {first.name}: {difference}. Score them "
+            "one by one, each into its own output."
         )
 
 
@@ -275,7 +271,7 @@ def _added_columns(labels: Sequence[str], prefix: str) -> list[str]:
 
 def _results(labels: Sequence[str], rows: Sequence[_Entry], scores: Scores) -> Iterator[tuple[str, list[Value]]]:
     """Yield each row's status and added values."""
-    finite: NDArray[np.bool_] = np.isfinite(scores.logits).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(scores.logits).all(axis=1))
     logits = np.where(finite[:, None], scores.logits, np.float32(0))
     probabilities = softmax(logits)
     best = logits.argmax(axis=1).tolist()

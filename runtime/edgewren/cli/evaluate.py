@@ -1,0 +1,98 @@
+"""The verb `edgewren evaluate`: how good a bundle is on a labelled file, and whether it beats another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from edgewren.cli.score import add_model_options
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb with the command line."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a bundle on a labelled file, with intervals",
+        description="Score a labelled file and compare with its labels: accuracy, balanced accuracy, F1 per class, "
+        "each with a bootstrap interval, and the confusion matrix. With --against, a paired test between two bundles.",
+        epilog="example:\n  edgewren evaluate test.csv --label-column bias --model lora-bundle --against ridge-bundle",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "labelled", metavar="LABELLED", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels"
+    )
+    add_model_options(parser)
+    parser.add_argument("--against", metavar="BUNDLE", help="second bundle, compared on the same rows")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--format", choices=("csv", "tsv", "jsonl", "parquet"), help="default: by suffix")
+    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the file (default: utf-8)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.add_argument("--heatmap", metavar="PNG", help="draw the confusion matrix into this file")
+    parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print. Raises EdgewrenError as its parts do."""
+    from edgewren import metrics
+    from edgewren.archive.labelled import read_labelled
+    from edgewren.classifier import Classifier
+
+    if args.heatmap:
+        from edgewren.heatmap import check_available
+
+        check_available()  # before the scoring, not after it
+    data = read_labelled(
+        args.labelled,
+        text_column=args.text_column,
+        label_column=args.label_column,
+        format=args.format,
+        encoding=args.encoding,
+    )
+    options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
+    models: list[Classifier] = []
+    predictions: list[list[str]] = []
+    for path, variant in ((args.model, args.variant), (args.against, None)):
+        if path is not None:
+            models.append(Classifier.load(path, device=args.device, threads=args.threads, variant=variant))
+            predictions.append(models[-1].predict(data.texts))
+    evaluations = [
+        metrics.evaluate(data.labels, predicted, model.labels, **options)
+        for model, predicted in zip(models, predictions, strict=True)
+    ]
+    comparison = None
+    if len(models) == 2:
+        known = dict.fromkeys(models[0].labels + models[1].labels)
+        comparison = metrics.compare(data.labels, predictions[0], predictions[1], list(known), **options)
+    if args.heatmap:
+        from edgewren.heatmap import draw
+
+        draw(evaluations[0].confusion, evaluations[0].labels, args.heatmap)
+
+    if args.json:
+        document: dict[str, Any] = {
+            "rows": len(data.texts),
+            "data": {"path": data.path, "sha256": data.sha256},
+            "model": _describe(models[0]),
+            "evaluation": evaluations[0].as_dict(),
+        }
+        if comparison is not None:
+            document["against"] = {
+                "model": _describe(models[1]),
+                "evaluation": evaluations[1].as_dict(),
+                "comparison": comparison.as_dict(),
+            }
+        print(json.dumps(document, ensure_ascii=True, allow_nan=False))
+        return 0
+    for model, evaluation in zip(models, evaluations, strict=True):
+        print(f"== {model.bundle.path} ({model.variant}) on {data.path}\n{evaluation.as_text()}\n")
+    if comparison is not None:
+        print(f"== A: {models[0].bundle.path}, B: {models[1].bundle.path}\n{comparison.as_text()}\n")
+    return 0
+
+
+def _describe(model: Any) -> dict[str, str]:
+    return {"path": str(model.bundle.path), "manifest_sha256": model.bundle.sha256, "variant": model.variant}

@@ -1,0 +1,85 @@
+"""The verb `edgewren info`: what a bundle is and where it comes from. Loads no model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgewren.bundle import Bundle
+
+_VALUE_CHARACTERS = 100
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb with the command line."""
+    parser = subparsers.add_parser(
+        "info",
+        help="show what a bundle is",
+        description="Show a bundle's labels, files, training and evaluation, from its manifest. Computes nothing: "
+        "'edgewren verify' does.",
+        epilog="example:\n  edgewren info bias-bundle",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder written by 'edgewren export'")
+    parser.add_argument("--json", action="store_true", help="print the manifest and its SHA-256 as one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what the manifest says. Raises BundleError."""
+    from edgewren.bundle import Bundle
+
+    bundle = Bundle.open(args.bundle)
+    if args.json:
+        print(json.dumps({"sha256": bundle.sha256, "manifest": asdict(bundle.manifest)}, ensure_ascii=True))
+    else:
+        print(_summary(bundle))
+    return 0
+
+
+def _summary(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    lines = [
+        f"{bundle.path}",
+        f"  SHA-256      {bundle.sha256}  (of manifest.json, which pins all other files)",
+        f"  labels       {', '.join(manifest.labels)}",
+        f"  kind         {manifest.kind}",
+        f"  max length   {manifest.max_length} tokens",
+        f"  normaliser   {manifest.normaliser}",
+        f"  temperature  {manifest.temperature:g}",
+        "variants",
+    ]
+    lines += [
+        f"  {name:<11}  {variant.bytes / 2**20:7.1f} MiB  {variant.precision} for {variant.device}, {variant.file}"
+        for name, variant in manifest.variants.items()
+    ]
+    for title in ("encoder", "training", "evaluation", "parity", "created"):
+        section: Mapping[str, Any] = getattr(manifest, title)
+        if section:
+            lines += [title, *_section(section, "  ")]
+    return "\n".join(lines)
+
+
+def _section(section: Mapping[str, Any], indent: str) -> list[str]:
+    """Return one line per value; what is long is cut, since --json has all of it."""
+    width = max(len(_printable(str(key))) for key in section)
+    lines: list[str] = []
+    for key, value in section.items():
+        name = _printable(str(key))
+        if isinstance(value, dict) and value and len(indent) < 6:
+            lines += [f"{indent}{name}", *_section(value, indent + "  ")]
+            continue
+        text = _printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        if len(text) > _VALUE_CHARACTERS:
+            text = text[: _VALUE_CHARACTERS - 1] + "…"
+        lines.append(f"{indent}{name:<{width}}  {text}")
+    return lines
+
+
+def _printable(text: str) -> str:
+    """A bundle may come from anywhere: none of its texts may steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

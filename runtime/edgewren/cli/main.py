@@ -1,0 +1,224 @@
+"""The command `edgewren`: parse, run, main. Knows the verbs' names and the exit codes; a verb is a module of its own.
+
+Nothing heavy is imported before a verb runs, so that `edgewren --help` answers at once. Other distributions and our own
+train and export add verbs through the entry-point group `edgewren.commands`, as `add_parser(subparsers)`.
+
+The environment, signals and logging are this process's own here, and set here; the library leaves them alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from types import FrameType
+from typing import Any, NoReturn
+
+import edgewren
+from edgewren.cli import doctor, evaluate, info, score, verify
+from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyError, OutputError
+
+MAXIMUM_FIELD_CHARACTERS = 2**20
+"""Longest field of a CSV file."""
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+_EPILOG = """\
+example:
+  edgewren train ridge tweets.csv --label-column bias --output bias-model
+  edgewren export bias-model --output bias-bundle
+  edgewren score archive.csv --model bias-bundle --output scored.csv
+"""
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line. Ends the process as argparse does: 0 after --help and --version, 2 on a usage error."""
+    return _build_parser().parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the parsed verb and return its exit code.
+
+    Raises:
+        EdgewrenError: what went wrong, with its exit code.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    csv.field_size_limit(MAXIMUM_FIELD_CHARACTERS)  # of the whole process, which is ours
+    if args.verbose:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    try:
+        code: int = args.run(args)
+    except EdgewrenError:
+        raise
+    except ImportError as error:
+        extra = getattr(args, "extra", None)
+        if extra is None or (error.name or "").partition(".")[0].startswith("edgewren"):
+            raise
+        raise MissingDependencyError(
+            f"'edgewren {args.verb}' needs a package that cannot be imported ({error}). "
+            f"Run: pip install 'edgewren[{extra}]'."
+        ) from error
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn whatever happens into a message on stderr and an exit code."""
+    try:
+        args = parse(argv)
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 2
+    debug = args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0")
+    try:
+        with _sigterm_raises():
+            code = run(args)
+            sys.stdout.flush()
+            return code
+    except _Terminated:
+        return _fail("terminated", TERMINATED)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except EdgewrenError as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, OutputError) and isinstance(error.__cause__, BrokenPipeError):
+            return _reader_went_away()
+        return _fail(f"error: {error}", error.exit_code)
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 2
+    except BrokenPipeError:
+        return _reader_went_away()
+    except BaseException as error:  # noqa: BLE001  panics of Rust extensions are BaseException; no traceback reaches a user
+        if debug:
+            traceback.print_exc()
+        return _fail(
+            f"error: unexpected {type(error).__name__}: {_one_line(error)}. This is a bug in edgewren "
+            f"{edgewren.__version__} (Python {platform.python_version()}, {platform.system()}): please report it with "
+            "what --debug prints.",
+            InvariantError.exit_code,
+        )
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgewren",
+        description="Train a short-text classifier on your own labels, export it to one folder, score anywhere.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edgewren {edgewren.__version__}")
+    parser.set_defaults(run=lambda _: _print_help(parser))
+    _add_common(parser, default=False)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    _add_plugins(verbs)
+    for module in (score, evaluate, info, verify, doctor):
+        module.add_parser(verbs)
+    for verb in _all_parsers(verbs):
+        # argparse.SUPPRESS: a verb's default must not undo `edgewren -v VERB`.
+        _add_common(verb, default=argparse.SUPPRESS)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, default: object) -> None:
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", default=default, help="tell on stderr what is being done and chosen"
+    )
+    parser.add_argument("--debug", action="store_true", default=default, help="show a traceback where an error occurs")
+
+
+def _all_parsers(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> Iterator[argparse.ArgumentParser]:
+    for parser in verbs.choices.values():
+        yield parser
+        for action in parser._actions:  # noqa: SLF001  argparse has no public way to the verbs of a verb
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+                yield from _all_parsers(action)
+
+
+def _add_plugins(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Let every registered verb add itself; one that cannot be loaded says so when it is called, not before."""
+    for entry in sorted(metadata.entry_points(group="edgewren.commands"), key=_train_before_export):
+        try:
+            entry.load()(verbs)
+        except (ImportError, AttributeError) as error:
+            verbs.choices[entry.name] = _UnavailableVerb(entry.name, error)
+
+
+def _train_before_export(entry: metadata.EntryPoint) -> tuple[bool, str]:
+    return entry.name != "train", entry.name
+
+
+class _UnavailableVerb(argparse.ArgumentParser):
+    """Accepts whatever arguments the verb would, and answers with what to install."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(prog=f"edgewren {name}", add_help=False)
+        self._name = name
+        self._error = error
+
+    def parse_known_args(self, _args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        parsed = argparse.Namespace() if namespace is None else namespace
+        parsed.run = self._explain
+        return parsed, []
+
+    def _explain(self, _: argparse.Namespace) -> NoReturn:
+        raise MissingDependencyError(
+            f"'edgewren {self._name}' cannot be loaded ({self._error}). Run: pip install 'edgewren[{self._name}]'."
+        ) from self._error
+
+
+def _print_help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is half done is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"edgewren: {message}", file=sys.stderr)
+    return code
+
+
+def _reader_went_away() -> int:
+    """End quietly, as `edgewren … | head` should; else Python would complain when it flushes stdout at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OutputError.exit_code
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or "no message"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Is a bundle whole, and does it compute on this machine what it computed where it was exported?
+
+Replays golden.jsonl (one object per line: text, and the fp32 model's logits) through `Classifier`, the way by which
+every text goes. Knows nothing of printing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewren.bundle import Bundle
+from edgewren.classifier import Classifier
+from edgewren.device import choose_device
+from edgewren.errors import BundleError, DeviceError, UsageError
+
+GOLDEN = "golden.jsonl"
+
+LOGIT_TOLERANCE = 1e-4
+"""fp32 against fp32: another processor sums in another order, which moves logits by about 1e-6; mistakes move more."""
+
+LABEL_MARGIN = 0.1
+"""Other precisions may change a label only where the two largest fp32 logits lie closer together than this."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The golden texts through one variant.
+
+    Attributes:
+        variant: name of the ONNX file.
+        device: "cpu" or "cuda".
+        texts: golden texts replayed.
+        max_difference: largest |difference| of any logit from the golden one.
+        label_flips: texts whose label is another.
+        label_flips_beyond_margin: of those, where the golden logits were further apart than `LABEL_MARGIN`.
+        ok: fp32 within `LOGIT_TOLERANCE`; other precisions without flips beyond the margin.
+        skipped: why this variant was not replayed here, or None.
+    """
+
+    variant: str
+    device: str
+    texts: int = 0
+    max_difference: float = 0.0
+    label_flips: int = 0
+    label_flips_beyond_margin: int = 0
+    ok: bool = True
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        sha256: of manifest.json.
+        files: files compared with the manifest.
+        replays: one per variant.
+        failures: everything that did not agree, in words; empty if all is well.
+    """
+
+    sha256: str
+    files: int
+    replays: tuple[Replay, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields, and `ok`, as what JSON knows."""
+        replays = [asdict(replay) for replay in self.replays]
+        for replay in replays:
+            if not np.isfinite(replay["max_difference"]):  # JSON knows no NaN
+                replay["max_difference"] = None
+        return {"ok": self.ok, **asdict(self), "replays": replays}
+
+
+def verify(path: str | os.PathLike[str], *, require_sha256: str | None = None) -> Verification:
+    """Check a bundle's files and replay its golden texts through every variant that runs on this machine.
+
+    Args:
+        path: the bundle's folder.
+        require_sha256: hash that manifest.json must have; pins the bundle from outside.
+
+    Returns:
+        What was found; damage to single files and wrong results are in `failures`.
+
+    Raises:
+        BundleError: the folder is no bundle at all, or not the required one. Nothing of it was computed then.
+        UsageError: require_sha256 is not a SHA-256.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    bundle = Bundle.open(path)
+    if require_sha256 is not None:
+        wanted = require_sha256.strip().lower()
+        if len(wanted) != 64 or not set(wanted) <= set("0123456789abcdef"):
+            raise UsageError(f"The required SHA-256 is {require_sha256!r}, expected 64 hexadecimal digits.")
+        if wanted != bundle.sha256:
+            raise BundleError(
+                f"{bundle.path} is another bundle than required: its manifest has SHA-256 {bundle.sha256}, expected "
+                f"{wanted}. Get the bundle that was meant."
+            )
+    failures: list[str] = []
+    for name in bundle.names():
+        try:
+            bundle.read(name)
+        except BundleError as error:
+            failures.append(str(error).rstrip("."))
+    replays: list[Replay] = []
+    if not failures:
+        try:
+            texts, golden = _golden(bundle)
+            replays.extend(_replay(bundle, name, texts, golden) for name in bundle.manifest.variants)
+        except BundleError as error:
+            failures.append(str(error).rstrip("."))
+    failures += [
+        f"variant {replay.variant} does not compute the golden logits: they differ by up to "
+        f"{replay.max_difference:.1e}, {replay.label_flips_beyond_margin} sure labels changed"
+        for replay in replays
+        if not replay.ok
+    ]
+    return Verification(bundle.sha256, len(bundle.names()), tuple(replays), tuple(failures))
+
+
+def _golden(bundle: Bundle) -> tuple[list[str], NDArray[np.float64]]:
+    if GOLDEN not in bundle.manifest.files:
+        raise BundleError(f"{bundle.path} has no {GOLDEN}, so its results cannot be checked.")
+    texts: list[str] = []
+    logits: list[list[float]] = []
+    lines = bundle.read(GOLDEN).removesuffix(b"\n").split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            text, row = entry["text"], [float(value) for value in entry["logits"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BundleError(
+                f"{bundle.path / GOLDEN}, line {number}: {type(error).__name__}: {error}, expected text and logits."
+            ) from error
+        if not isinstance(text, str) or len(row) != len(bundle.manifest.labels) or not np.isfinite(row).all():
+            raise BundleError(
+                f"{bundle.path / GOLDEN}, line {number}: expected a text and {len(bundle.manifest.labels)} logits."
+            )
+        texts.append(text)
+        logits.append(row)
+    return texts, np.array(logits)
+
+
+def _replay(bundle: Bundle, name: str, texts: list[str], golden: NDArray[np.float64]) -> Replay:
+    variant = bundle.manifest.variants[name]
+    device = "cpu" if variant.device != "cuda" else choose_device("auto")
+    if variant.device == "cuda" and device == "cpu":
+        return Replay(name, "cuda", skipped="it is meant for CUDA, which onnxruntime does not offer here")
+    try:
+        classifier = Classifier.load(bundle.path, device=device, variant=name)
+    except DeviceError as error:
+        return Replay(name, device, skipped=str(error).rstrip("."))
+    logits = classifier.score(texts).logits.astype(np.float64)
+    difference = float(np.abs(logits - golden).max())
+    top_two = np.sort(golden, axis=1)[:, -2:]
+    flips = logits.argmax(axis=1) != golden.argmax(axis=1)
+    sure_flips = int((flips & (top_two[:, 1] - top_two[:, 0] > LABEL_MARGIN)).sum())
+    # NaN fails both comparisons.
+    agrees = difference <= LOGIT_TOLERANCE if variant.precision == "fp32" else bool(np.isfinite(difference))
+    return Replay(
+        variant=name,
+        device=device,
+        texts=len(texts),
+        max_difference=difference,
+        label_flips=int(flips.sum()),
+        label_flips_beyond_margin=sure_flips,
+        ok=agrees and not sure_flips,
+    )
