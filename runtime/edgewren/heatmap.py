@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture. Knows counts and label names; matplotlib is imported only when something is drawn."""
+"""A confusion matrix as a picture. Knows counts and label names; imports matplotlib only when something is drawn."""
 
 from __future__ import annotations
 

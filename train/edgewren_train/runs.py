@@ -198,13 +198,15 @@ def run_lora(
 
 
 def _alpha_report(head: ridge.RidgeHead) -> str:
-    scores = "  ".join(f"{alpha:g}:{score:.4f}" for alpha, score in zip(head.alphas, head.scores, strict=True))
+    cells = [f"{alpha:>9.4g} {score:.4f}" for alpha, score in zip(head.alphas, head.scores, strict=True)]
+    rows = ["  " + "  ".join(cells[start : start + 6]) for start in range(0, len(cells), 6)]
     note = ""
     if head.extended:
-        note = ", grid extended"
+        note = " (grid extended: the best lay on its edge)"
     elif head.on_edge:
-        note = ", the edge of its grid: a wider grid is likely better"
-    return f"alpha {head.alpha:g}{note}\nalpha:score (minus mean squared leave-one-out error)  {scores}"
+        note = " (on the edge of its grid: a wider one is likely better)"
+    title = "alphas tried, each with its score (minus the mean squared leave-one-out error):"
+    return "\n".join([title, *rows, f"chosen alpha: {head.alpha:g}{note}"])
 
 
 def _data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Tiny trained models and bundles, made once per run through the same functions that users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+from edgewren_export.pipeline import export
+from edgewren_export.trained_model import TrainedModel, read_trained_model
+from edgewren_train.lora import LoraRecipe
+from edgewren_train.runs import run_lora, run_ridge
+
+LORA = LoraRecipe(epochs=1, batch_size=16, learning_rate=1e-2, precision="fp32", max_length=24)
+
+
+@pytest.fixture(scope="session")
+def train_model(tmp_path_factory) -> Callable[..., Path]:
+    """Return a function that trains a tiny model: recipe, architecture, classes and encoder options to its folder.
+
+    Asked twice for the same, it answers with the same folder: tests copy before they change anything.
+    """
+    made: dict[str, Path] = {}
+
+    def make(recipe: str, architecture: str = "bert", *, classes: int = 2, rows: int = 60, **encoder) -> Path:
+        key = f"{recipe} {architecture} {classes} {rows} {sorted(encoder.items())}"
+        if key in made:
+            return made[key]
+        folder = tmp_path_factory.mktemp(f"{recipe}-{architecture}")
+        data = tiny_models.labelled(*tiny_models.toy_texts(rows, classes=classes))
+        if recipe == "ridge":
+            source = tiny_models.sentence_transformer(folder / "encoder", architecture, **encoder)
+            run_ridge(data, folder / "model", encoder_spec=str(source), max_length=24, folds=0, normaliser="http")
+        else:
+            source = tiny_models.encoder(folder / "encoder", architecture, **encoder)
+            run_lora(data, folder / "model", encoder_spec=str(source), recipe=LORA)
+        made[key] = folder / "model"
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def export_bundle(train_model, tmp_path_factory) -> Callable[..., Path]:
+    """Return a function that trains and exports a tiny model; takes what `train_model` takes."""
+    made: dict[Path, Path] = {}
+
+    def make(recipe: str, architecture: str = "bert", **options) -> Path:
+        model = train_model(recipe, architecture, **options)
+        if model not in made:
+            made[model] = export(model, tmp_path_factory.mktemp("bundle") / f"{recipe}-{architecture}").folder
+        return made[model]
+
+    return make
+
+
+@pytest.fixture
+def ridge_model(train_model) -> TrainedModel:
+    return read_trained_model(train_model("ridge"))
+
+
+@pytest.fixture
+def ridge_bundle(export_bundle) -> Path:
+    return export_bundle("ridge")
