@@ -42,8 +42,11 @@ def read(paths: list[Path]) -> list[str]:
 
 
 def make_stacks(folder: Path, texts: list[str]) -> dict[str, Callable[[list[str]], list[str]]]:
-    """Return name -> (texts to labels), all of one ridge model but for the pipeline, which needs a transformers head."""
+    """Return name -> (texts to labels): one ridge model, except for the pipeline, which needs a transformers head."""
     import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
     from edgewren import Classifier
     from edgewren.archive.labelled import read_labelled
     from edgewren.device import granted_cores
@@ -51,8 +54,6 @@ def make_stacks(folder: Path, texts: list[str]) -> dict[str, Callable[[list[str]
     from edgewren_export.pipeline import export
     from edgewren_train.lora import load_base
     from edgewren_train.runs import run_ridge
-    from sentence_transformers import SentenceTransformer
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     torch.set_num_threads(granted_cores())
     data = read_labelled(REPOSITORY / "examples" / "town_posts_train.csv", label_column="bias")

@@ -52,11 +52,15 @@ def load_head(path: Path) -> Head:
     """Read head.safetensors.
 
     Raises:
-        BundleError: a tensor is missing or shapes do not fit together.
+        BundleError: it is damaged, a tensor is missing, or shapes do not fit together.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} cannot be read: {error}. Train again.") from error
     try:
         head = Head(**{name: np.asarray(tensors[name], dtype=np.float64) for name in Head.__annotations__})
     except KeyError as error:
@@ -112,6 +116,7 @@ def cross_check(head: Head, labels: tuple[str, ...], embeddings: NDArray[np.floa
     if not difference <= CROSS_CHECK_TOLERANCE:
         raise ParityError(
             f"The folded head differs from skl2onnx's conversion by {difference:.2e}, more than "
-            f"{CROSS_CHECK_TOLERANCE:.0e}. Nothing was exported; please report this with the versions of scikit-learn and skl2onnx."
+            f"{CROSS_CHECK_TOLERANCE:.0e}. Nothing was exported; please report this with the versions of scikit-learn "
+            "and skl2onnx."
         )
     return difference

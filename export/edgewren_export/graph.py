@@ -11,6 +11,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,27 +65,49 @@ class _LoraGraph(torch.nn.Module):
 
 
 def load_sentence_encoder(model: TrainedModel) -> SentenceEncoder:
-    """Load a ridge model's encoder in evaluation mode."""
+    """Load a ridge model's encoder in evaluation mode.
+
+    Raises:
+        BundleError: its files are damaged.
+    """
     from sentence_transformers import SentenceTransformer
 
-    loaded = SentenceTransformer(
-        str(model.folder / "encoder"),
-        device="cpu",
-        model_kwargs={"attn_implementation": "eager"},
-        local_files_only=True,
-    )
+    with _reporting_damage(model.folder / "encoder"):
+        loaded = SentenceTransformer(
+            str(model.folder / "encoder"),
+            device="cpu",
+            model_kwargs={"attn_implementation": "eager"},
+            local_files_only=True,
+        )
     encoder = SentenceEncoder(loaded)
     encoder.eval()
     return encoder
 
 
 def load_classifier(model: TrainedModel) -> Any:
-    """Load a LoRA model's merged transformers classifier in evaluation mode."""
+    """Load a LoRA model's merged transformers classifier in evaluation mode.
+
+    Raises:
+        BundleError: its files are damaged.
+    """
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(
-        model.folder / "classifier", attn_implementation="eager", dtype=torch.float32, local_files_only=True
-    ).eval()
+    with _reporting_damage(model.folder / "classifier"):
+        return AutoModelForSequenceClassification.from_pretrained(
+            model.folder / "classifier", attn_implementation="eager", dtype=torch.float32, local_files_only=True
+        ).eval()
+
+
+@contextlib.contextmanager
+def _reporting_damage(folder: Path) -> Iterator[None]:
+    """Turn what the Hugging Face libraries raise on damaged files into a BundleError."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # a dozen unrelated classes
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BundleError(f"{folder} cannot be loaded: {reason}. Train again.") from error
 
 
 def scoring_module(model: TrainedModel, loaded: Any) -> torch.nn.Module:

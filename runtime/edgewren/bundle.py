@@ -176,10 +176,13 @@ class Bundle:
 
 
 def _read_regular(folder: Path, name: str, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes, following no link."""
+    """Read a regular file of at most `limit` bytes, following no link and waiting for no writer of a named pipe."""
     path = folder / name
+    flags = os.O_RDONLY
+    for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has each
+        flags |= getattr(os, flag, 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, flags)
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

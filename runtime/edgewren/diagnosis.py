@@ -93,7 +93,11 @@ def diagnose() -> Diagnosis:
         edgewren=__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         platform=platform.platform(),
-        packages={name: _version(name) for name in ("numpy", "tokenizers", *(runtimes or ("onnxruntime",)))},
+        packages={
+            "numpy": _version("numpy"),
+            "tokenizers": _version("tokenizers"),
+            **(runtimes or dict.fromkeys(["onnxruntime"])),
+        },
         providers=providers,
         cpu=cpu,
         cpu_flags=flags,

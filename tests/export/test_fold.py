@@ -48,7 +48,7 @@ def test_folded_map_is_scikit_learns_decision_times_the_temperature(classes, tem
 
 
 def test_binary_logits_are_exactly_antisymmetric():
-    _, head, unseen = fitted(2)
+    _, head, _ = fitted(2)
     weight, bias = fold(head, temperature=1.7)
     assert (weight[0] == -weight[1]).all()
     assert bias[0] == -bias[1]

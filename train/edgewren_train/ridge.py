@@ -5,6 +5,7 @@ Knows features and labels, nothing of texts, encoders or files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +86,8 @@ def fit(
     from sklearn.preprocessing import StandardScaler
 
     grid = sorted(set(map(float, alphas)))
-    if not grid or grid[0] <= 0:
-        raise UsageError(f"alphas are {list(alphas)}, expected at least one value, all positive.")
+    if not grid or not all(0 < alpha < math.inf for alpha in grid):
+        raise UsageError(f"alphas are {list(alphas)}, expected at least one value, all positive and finite.")
     scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
     standardised = scaler.transform(np.asarray(features, dtype=np.float64))
     tried: dict[float, float] = {}

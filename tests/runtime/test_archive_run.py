@@ -1,0 +1,229 @@
+"""One row in, one row out, in order, whatever is in the rows."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgewren import Classifier
+from edgewren.archive.readers import open_table
+from edgewren.archive.run import score_archive
+from edgewren.errors import InputError, OutputError, UsageError
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bundle) -> Classifier:
+    return Classifier.load(tiny_bundle, device="cpu", threads=1)
+
+
+def write(path: Path, data: str | bytes) -> Path:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def table_of(path: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+
+
+def test_columns_pass_through_and_scores_follow(tmp_path, classifier):
+    source = write(tmp_path / "in.csv", 'id,text,x\n0012345678901234567890,"good, vote",1.50\n2,bad tax,\n')
+    report = score_archive(classifier, [source], tmp_path / "out.csv")
+    header, *rows = table_of(tmp_path / "out.csv")
+    assert header == ["id", "text", "x", "label", "score", "score_neutral", "score_partisan", "status"]
+    assert [row[:3] for row in rows] == [["0012345678901234567890", "good, vote", "1.50"], ["2", "bad tax", ""]]
+    assert [row[3] for row in rows] == classifier.predict(["good, vote", "bad tax"])
+    assert [row[-1] for row in rows] == ["ok", "ok"]
+    scores = np.array([row[5:7] for row in rows]).astype(np.float32)
+    np.testing.assert_array_equal(scores, classifier.predict_proba(["good, vote", "bad tax"]))  # every bit
+    assert [row[4] for row in rows] == [max(row[5:7], key=float) for row in rows]
+    assert (report.rows, report.ok, report.rejected, report.distinct) == (2, 2, 0, 2)
+
+
+def test_scores_have_the_shortest_spelling_in_csv_and_jsonl(tmp_path, classifier):
+    source = write(tmp_path / "in.csv", "text\ngood vote\n")
+    score_archive(classifier, [source], tmp_path / "out.csv")
+    score_archive(classifier, [source], tmp_path / "out.jsonl")
+    spelled = table_of(tmp_path / "out.csv")[1][2]
+    assert spelled == str(np.float32(spelled))
+    assert f'"score": {spelled},' in (tmp_path / "out.jsonl").read_text()
+
+
+def test_every_status(tmp_path, classifier):
+    records = [
+        {"text": "good vote"},
+        {"text": "good " * 100},
+        {"text": "good \ud83d"},
+        {"text": "good \ud83d " * 100},
+        {"text": " \t\n"},
+        {"text": ""},
+        {"text": "nonfinite"},
+        {"text": None},
+        {"text": 3},
+        {"other": "x"},
+    ]
+    source = write(tmp_path / "in.jsonl", "".join(json.dumps(record) + "\n" for record in records) + "oops\n{}\n")
+    report = score_archive(classifier, [source], tmp_path / "out.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["status"] for record in found] == [
+        "ok",
+        "truncated",
+        "repaired",
+        "truncated",
+        "empty",
+        "empty",
+        "rejected:non-finite",
+        "rejected:text is null, expected text",
+        "rejected:text is 3, expected text",
+        "rejected:text is missing, expected text",
+        "rejected:not valid JSON",
+        "rejected:text is missing, expected text",
+    ]
+    assert all((record["label"] is None) == record["status"].startswith("rejected") for record in found)
+    assert all((record["score_partisan"] is None) == (record["label"] is None) for record in found)
+    assert (report.rows, report.ok, report.truncated, report.repaired, report.empty, report.rejected) == (
+        12,
+        1,
+        2,
+        1,
+        2,
+        6,
+    )
+    assert report.rejections[0] == f"row 7 of {source}: non-finite"
+    rejects = [json.loads(line) for line in (tmp_path / "out.jsonl.rejects.jsonl").read_text().splitlines()]
+    assert [reject["row"] for reject in rejects] == [7, 8, 9, 10, 11, 12]
+    assert rejects[4]["raw"] == "oops"
+
+
+def test_a_ragged_row_keeps_its_place_without_scores(tmp_path, classifier):
+    source = write(tmp_path / "in.csv", "id,text\n1,good\n2\n3,bad,x\n4,tax\n")
+    report = score_archive(classifier, [source], tmp_path / "out.csv")
+    rows = table_of(tmp_path / "out.csv")[1:]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    assert [row[2:6] == [""] * 4 for row in rows] == [False, True, True, False]
+    assert rows[1][-1] == "rejected:1 fields where the header has 2"
+    assert report.rejected == 2
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 1000])
+def test_the_window_changes_nothing(tmp_path, classifier, window):
+    texts = [f"word{n % 7} good" * (n % 5) for n in range(50)]
+    source = write(tmp_path / "in.jsonl", "".join(json.dumps({"n": n, "text": t}) + "\n" for n, t in enumerate(texts)))
+    score_archive(classifier, [source], tmp_path / "out.jsonl", window=window)
+    score_archive(classifier, [source], tmp_path / "whole.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [json.loads(line)["n"] for line in (tmp_path / "out.jsonl").open()] == list(range(50))
+
+
+def test_several_files_go_into_one(tmp_path, classifier):
+    first = write(tmp_path / "a.csv", "id,text\n1,good\n")
+    second = write(tmp_path / "b.tsv.gz", gzip.compress(b"id\ttext\n2\tbad\n"))
+    report = score_archive(classifier, [first, second], tmp_path / "out.csv")
+    assert [row[0] for row in table_of(tmp_path / "out.csv")] == ["id", "1", "2"]
+    assert report.rows == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "difference"),
+    [("id,text,z", "it also has 'z'"), ("text", "it lacks 'id'"), ("text,id", "their order differs")],
+)
+def test_files_with_other_columns_are_refused_before_anything_is_written(tmp_path, classifier, header, difference):
+    first = write(tmp_path / "a.csv", "id,text\n1,good\n")
+    second = write(tmp_path / "b.csv", header + "\n")
+    with pytest.raises(UsageError, match=difference):
+        score_archive(classifier, [first, second], tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["label", "score", "score_neutral", "status"])
+def test_a_taken_column_name_is_refused_and_prefix_helps(tmp_path, classifier, name):
+    source = write(tmp_path / "in.csv", f"text,{name}\ngood,1\n")
+    with pytest.raises(UsageError, match=f"has a column '{name}' already.*--prefix"):
+        score_archive(classifier, [source], tmp_path / "out.csv")
+    score_archive(classifier, [source], tmp_path / "out.csv", prefix="ew_")
+    assert table_of(tmp_path / "out.csv")[0][2:4] == ["ew_label", "ew_score"]
+
+
+def test_a_taken_key_in_a_later_record_is_refused_too(tmp_path, classifier):
+    source = write(tmp_path / "in.jsonl", '{"text":"a"}\n{"text":"b","status":"x"}\n')
+    with pytest.raises(UsageError, match="'status' already"):
+        score_archive(classifier, [source], tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_missing_text_column_is_an_input_error(tmp_path, classifier):
+    for name, data in (("a.csv", "id,txt\n"), ("a.jsonl", '{"txt":"x"}\n')):
+        with pytest.raises(InputError, match=r"no column 'text'. Did you mean 'txt'\?.*--text-column"):
+            score_archive(classifier, [write(tmp_path / name, data)], tmp_path / "out.jsonl")
+
+
+def test_a_file_that_breaks_off_leaves_no_output(tmp_path, classifier):
+    source = write(tmp_path / "in.csv", 'text\ngood\nbad\n"unclosed\n')
+    with pytest.raises(InputError, match="line 4"):
+        score_archive(classifier, [source], tmp_path / "out.csv", window=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_header_without_rows_gives_a_header_without_rows(tmp_path, classifier):
+    report = score_archive(classifier, [write(tmp_path / "in.csv", "text\n")], tmp_path / "out.csv")
+    assert (report.rows, len(table_of(tmp_path / "out.csv"))) == (0, 1)
+
+
+def test_output_may_replace_its_own_input_by_force(tmp_path, classifier):
+    source = write(tmp_path / "in.csv", "text\n" + "good\n" * 100)
+    score_archive(classifier, [source], source, force=True, window=7)
+    assert len(table_of(source)) == 101
+
+
+def test_duplicates_are_computed_once_per_window(tmp_path, classifier):
+    source = write(tmp_path / "in.csv", "text\n" + "good vote\n" * 100)
+    assert score_archive(classifier, [source], tmp_path / "out.csv").distinct == 1
+
+
+def test_progress_tells_rows_and_bytes(tmp_path, classifier):
+    sources = [write(tmp_path / f"{n}.csv", "text\n" + "good\n" * 10) for n in range(2)]
+    calls = []
+    score_archive(classifier, sources, tmp_path / "out.csv", window=4, progress=lambda *call: calls.append(call))
+    assert [rows for rows, _ in calls] == [4, 8, 12, 16, 20]
+    assert calls[-1][1] == sum(source.stat().st_size for source in sources)
+
+
+def test_parquet_goes_to_jsonl(tmp_path, classifier):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": [2**60], "text": ["good"]}), tmp_path / "in.parquet")
+    score_archive(classifier, [tmp_path / "in.parquet"], tmp_path / "out.jsonl")
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (record["id"], record["text"], record["status"]) == (2**60, "good", "ok")
+
+
+def test_no_threads_are_left_behind(tmp_path, classifier):
+    source = write(tmp_path / "in.csv", "text\ngood\n")
+    before = threading.active_count()
+    score_archive(classifier, [source], tmp_path / "out.csv")
+    with pytest.raises(OutputError):
+        score_archive(classifier, [source], tmp_path / "none" / "out.csv")
+    assert threading.active_count() == before
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=12), max_size=8), st.sampled_from(["csv", "jsonl", "tsv"]), st.integers(1, 4))
+def test_rows_out_are_rows_in_for_any_texts(tmp_path_factory, classifier, texts, output_format, window):
+    folder = tmp_path_factory.mktemp("h")
+    lines = (
+        "".join(json.dumps({"n": n, "text": text}) + "\n" for n, text in enumerate(texts)) or '{"n": 0, "text": ""}\n'
+    )
+    source = write(folder / "in.jsonl", lines)
+    report = score_archive(classifier, [source], folder / f"out.{output_format}", window=window)
+    with open_table(folder / f"out.{output_format}") as table:
+        assert [str(row.get("n")) for row in table] == [str(n) for n in range(max(len(texts), 1))]
+    assert report.rejected == 0

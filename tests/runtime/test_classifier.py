@@ -1,0 +1,243 @@
+"""The promises of the public class."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgewren import BundleError, Classifier, DeviceError, UsageError, batching
+from edgewren import classifier as classifier_module
+
+HOSTILE = [
+    "",
+    " ",
+    "\x00",
+    "\ud800",
+    "\udfff\ud800",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 50,
+    "\u202e\u05e9\u05dc\u05d5\u05dd",
+    "e" + "\u0301" * 5000,
+    "x" * 1_000_000,
+    "a " * 500_000,
+    "[CLS] [SEP] [PAD] [UNK]",
+    "=cmd|'/c calc'!A1",
+    "\ufeff\ufffe\uffff",
+    "http://" + "a" * 5000,
+    "\r\n\t\u2028\x85",
+]
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bundle) -> Classifier:
+    return Classifier.load(tiny_bundle, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    rng = random.Random(3)
+    words = [
+        "good",
+        "bad",
+        "tax",
+        "vote",
+        "the",
+        "senate",
+        "http",
+        "great",
+        "awful",
+        "cat",
+        "dog",
+        "you",
+        "we",
+        "support",
+        "against",
+        "bill",
+    ]
+    return [" ".join(rng.choices(words, k=rng.randint(0, 40))) for _ in range(400)]
+
+
+def test_results_are_in_input_order_and_of_one_shape(classifier, texts):
+    labels = classifier.predict(texts)
+    probabilities = classifier.predict_proba(texts)
+    assert probabilities.shape == (400, 2)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)  # float32 of two summands
+    assert labels == [classifier.labels[index] for index in probabilities.argmax(axis=1)]
+    assert labels == [classifier.predict([text])[0] for text in texts]
+    assert set(labels) == {"neutral", "partisan"}
+
+
+def test_nothing_in_nothing_out(classifier):
+    assert classifier.predict([]) == []
+    assert classifier.predict_proba([]).shape == (0, 2)
+    assert classifier.predict_proba([]).dtype == np.float32
+    assert classifier.decision_function([]).shape == (0,)
+    assert list(classifier.stream([])) == []
+
+
+def test_any_sequence_of_str_is_taken(classifier):
+    expected = classifier.predict(["good", "bad"])
+    for given_texts in (("good", "bad"), np.array(["good", "bad"]), np.array(["good", "bad"], dtype=object)):
+        assert classifier.predict(given_texts) == expected
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function", "score"])
+def test_a_bare_str_is_a_type_error_with_the_remedy(classifier, method):
+    with pytest.raises(TypeError, match=r"\[text\]"):
+        getattr(classifier, method)("good")
+
+
+def test_a_bare_str_is_refused_by_stream_too(classifier):
+    with pytest.raises(TypeError, match=r"\[text\]"):
+        next(classifier.stream("good"))
+
+
+@pytest.mark.parametrize("item", [None, 3, float("nan"), b"good", ["good"]])
+def test_an_item_that_is_no_str_is_named(classifier, item):
+    with pytest.raises(TypeError, match=rf"texts\[1\] is {type(item).__name__}"):
+        classifier.predict(["good", item])
+
+
+def test_duplicates_are_computed_once(classifier, monkeypatch):
+    computed = []
+    run = classifier._session.run
+    monkeypatch.setattr(classifier._session, "run", lambda ids: computed.append(len(ids)) or run(ids))
+    scores = classifier.score(["good", "bad", "GOOD", "good"])
+    assert sum(computed) == scores.distinct == 2
+    assert scores.tokens == 6
+    np.testing.assert_array_equal(scores.logits[[2, 3]], scores.logits[[0, 0]])
+
+
+def test_logits_are_bit_identical_alone_in_batches_in_any_order_and_on_any_threads(tiny_bundle, classifier, texts):
+    expected = classifier.score(texts).logits
+    alone = np.concatenate([classifier.score([text]).logits for text in texts])
+    np.testing.assert_array_equal(alone, expected)
+    order = np.random.default_rng(0).permutation(len(texts))
+    np.testing.assert_array_equal(classifier.score([texts[index] for index in order]).logits, expected[order])
+    for threads in (2, 5):
+        other = Classifier.load(tiny_bundle, device="cpu", threads=threads)
+        np.testing.assert_array_equal(other.score(texts).logits, expected)
+
+
+def test_windows_inside_a_call_change_nothing(classifier, texts, monkeypatch):
+    expected = classifier.score(texts)
+    monkeypatch.setattr(classifier_module, "WINDOW_ROWS", 7)
+    found = classifier.score(texts)
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    np.testing.assert_array_equal(found.truncated, expected.truncated)
+
+
+def test_many_threads_may_share_one_classifier(tiny_bundle, texts):
+    shared = Classifier.load(tiny_bundle, device="cpu", threads=2)
+    expected = shared.score(texts).logits
+    with ThreadPoolExecutor(8) as pool:
+        for logits in pool.map(lambda _: shared.score(texts).logits, range(32)):
+            np.testing.assert_array_equal(logits, expected)
+
+
+def test_stream_equals_predict(classifier, texts):
+    for window in (1, 7, 400, 10_000):
+        found = list(classifier.stream(iter(texts), window=window))
+        assert [prediction.label for prediction in found] == classifier.predict(texts)
+        np.testing.assert_array_equal(
+            np.array([prediction.scores for prediction in found], np.float32), classifier.predict_proba(texts)
+        )
+    assert all(prediction.score == max(prediction.scores) for prediction in found)
+
+
+def test_stream_reads_only_a_window_ahead(classifier):
+    taken = itertools.count()
+    endless = (f"good {next(taken)}" for _ in itertools.count())
+    stream = classifier.stream(endless, window=4)
+    assert len(list(itertools.islice(stream, 5))) == 5
+    assert next(taken) == 8
+
+
+def test_decision_values_have_scikit_learns_shapes_and_signs(classifier, three_class_bundle, texts):
+    decisions = classifier.decision_function(texts)
+    assert decisions.shape == (400,)
+    assert decisions.dtype == np.float32
+    assert [classifier.labels[int(value > 0)] for value in decisions] == classifier.predict(texts)
+    three = Classifier.load(three_class_bundle, device="cpu", threads=1)
+    assert three.decision_function(texts).shape == (400, 3)
+    assert three.predict_proba(texts).shape == (400, 3)
+
+
+def test_temperature_is_taken_out_of_decision_values(make_bundle, tmp_path, classifier):
+    warm = Classifier.load(make_bundle(tmp_path / "warm", temperature=4.0), device="cpu", threads=1)
+    np.testing.assert_allclose(
+        warm.decision_function(["good"]) * 4, classifier.decision_function(["good"]), rtol=1e-6
+    )  # same model; one rounding of a division
+
+
+def test_pickle_loads_the_same_bundle_again(classifier, texts):
+    again = pickle.loads(pickle.dumps(classifier))
+    assert repr(again) == repr(classifier)
+    np.testing.assert_array_equal(again.score(texts).logits, classifier.score(texts).logits)
+
+
+def test_pickle_refuses_a_changed_bundle(tiny_bundle, make_bundle, tmp_path):
+    path = shutil.copytree(tiny_bundle, tmp_path / "b")
+    pickled = pickle.dumps(Classifier.load(path, device="cpu", threads=1))
+    shutil.rmtree(path)
+    make_bundle(path, seed=8)
+    with pytest.raises(BundleError, match="is not the bundle that was pickled"):
+        pickle.loads(pickled)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_texts_are_scored(classifier, text):
+    scores = classifier.score([text, "good"])
+    assert np.isfinite(scores.logits).all()
+    np.testing.assert_array_equal(scores.logits[1], classifier.score(["good"]).logits[0])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(st.lists(st.text(st.characters(), max_size=40), max_size=6))
+def test_any_texts_are_scored_as_alone(classifier, some):
+    logits = classifier.score(some).logits
+    assert logits.shape == (len(some), 2)
+    for text, row in zip(some, logits, strict=True):
+        np.testing.assert_array_equal(classifier.score([text]).logits[0], row)
+
+
+def test_a_non_finite_row_spoils_no_other(classifier):
+    logits = classifier.score(["good nonfinite", "good vote"]).logits
+    assert np.isnan(logits[0]).all()
+    np.testing.assert_array_equal(logits[1], classifier.score(["good vote"]).logits[0])
+
+
+def test_options_out_of_range_are_refused(tiny_bundle, classifier):
+    with pytest.raises(UsageError, match="threads is 0"):
+        Classifier.load(tiny_bundle, threads=0)
+    with pytest.raises(UsageError, match="window is 0"):
+        next(classifier.stream(["good"], window=0))
+    with pytest.raises(BundleError, match="no variant 'int9'. It has: fp32"):
+        Classifier.load(tiny_bundle, variant="int9")
+    with pytest.raises(DeviceError, match="Unknown device 'tpu'"):
+        Classifier.load(tiny_bundle, device="tpu")
+
+
+def test_cuda_without_cuda_is_an_error(tiny_bundle):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has a CUDA provider")
+    with pytest.raises(DeviceError, match="CUDA was requested"):
+        Classifier.load(tiny_bundle, device="cuda")
+
+
+def test_batches_keep_the_token_budget(classifier, texts, monkeypatch):
+    shapes = []
+    run = classifier._session.run
+    monkeypatch.setattr(classifier._session, "run", lambda ids: shapes.append(ids.shape) or run(ids))
+    classifier.score(texts)
+    assert all(rows == 1 or rows * length <= batching.CPU_TOKENS_PER_BATCH for rows, length in shapes)

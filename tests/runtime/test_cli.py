@@ -1,0 +1,385 @@
+"""The command line: what it prints where, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from edgewren.cli import main as cli
+from edgewren.cli.main import main, parse
+
+VERBS = ("train", "train ridge", "train lora", "score", "evaluate", "info", "verify", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def _restore_process(monkeypatch):
+    """`run` owns its process; here it shares one."""
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", os.environ.get("ORT_DISABLE_TELEMETRY", "1"))
+    before = csv.field_size_limit()
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.fixture
+def tweets(tmp_path):
+    path = tmp_path / "tweets.csv"
+    path.write_text("id,text,bias\n1,good vote,neutral\n2,bad tax,partisan\n3,the senate,neutral\n", encoding="utf-8")
+    return path
+
+
+def copied(bundle, tmp_path):
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+# parse and main
+
+
+def test_no_arguments_print_help_and_exit_2(capsys):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "score" in err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_has_a_description_and_one_example(verb, capsys):
+    assert main([*verb.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"example:\n  edgewren {verb}" in out
+    assert len(out.split("\n\n")) >= 4  # usage, description, options, example
+
+
+def test_version(capsys):
+    import edgewren
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"edgewren {edgewren.__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [["nonsense"], ["score"], ["score", "x.csv"], ["info", "a", "b"]])
+def test_usage_errors_exit_2(argv, capsys):
+    assert main(argv) == 2
+    assert "usage: edgewren" in capsys.readouterr().err
+
+
+def test_verbose_and_debug_are_taken_before_and_after_the_verb():
+    for argv in (["-v", "info", "x"], ["info", "x", "-v"], ["train", "ridge", "x", "--verbose"]):
+        assert parse(argv).verbose
+    assert not parse(["info", "x"]).verbose
+    assert parse(["--debug", "info", "x"]).debug
+
+
+def test_parsing_imports_nothing_heavy():
+    code = (
+        "import sys; from edgewren.cli.main import parse; parse(['info', 'x']); "
+        "print([n for n in ('numpy','tokenizers','onnxruntime','torch','pyarrow','matplotlib') if n in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def verb_that(monkeypatch, behaviour, **defaults):
+    """Let `edgewren doctor` behave as told."""
+    from edgewren.cli import doctor
+
+    real = doctor.add_parser
+
+    def add_parser(subparsers):
+        real(subparsers)
+        subparsers.choices["doctor"].set_defaults(run=behaviour, **defaults)
+
+    monkeypatch.setattr(doctor, "add_parser", add_parser)
+
+
+def raising(error):
+    def behaviour(_):
+        raise error
+
+    return behaviour
+
+
+def test_an_unexpected_exception_is_one_line_and_exit_9(monkeypatch, capsys):
+    verb_that(monkeypatch, raising(ZeroDivisionError("division\nby zero")))
+    monkeypatch.delenv("EDGEWREN_DEBUG", raising=False)
+    assert main(["doctor"]) == 9
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "unexpected ZeroDivisionError: division by zero" in err
+    assert "report" in err
+
+
+@pytest.mark.parametrize("switch", ["--debug", "EDGEWREN_DEBUG"])
+def test_debug_shows_the_traceback(monkeypatch, capsys, switch):
+    verb_that(monkeypatch, raising(ZeroDivisionError("x")))
+    if switch == "--debug":
+        assert main(["doctor", "--debug"]) == 9
+    else:
+        monkeypatch.setenv(switch, "1")
+        assert main(["doctor"]) == 9
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_panic_of_a_rust_extension_is_caught_too(monkeypatch, capsys):
+    class PanicException(BaseException):
+        pass
+
+    verb_that(monkeypatch, raising(PanicException("index out of bounds")))
+    assert main(["doctor"]) == 9
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_interrupt_exits_130(monkeypatch, capsys):
+    verb_that(monkeypatch, raising(KeyboardInterrupt()))
+    assert main(["doctor"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_sigterm_exits_143_and_the_handler_is_put_back(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    verb_that(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM) or signal.pause())
+    assert main(["doctor"]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_missing_package_of_a_verb_names_its_extra(monkeypatch, capsys):
+    verb_that(monkeypatch, raising(ModuleNotFoundError("No module named 'torch'", name="torch")), extra="train")
+    assert main(["doctor"]) == 2
+    assert "pip install 'edgewren[train]'" in capsys.readouterr().err
+
+
+def test_missing_module_of_our_own_is_a_bug_not_a_missing_extra(monkeypatch, capsys):
+    verb_that(monkeypatch, raising(ModuleNotFoundError("No module named 'x'", name="edgewren_train.x")), extra="train")
+    assert main(["doctor"]) == 9
+
+
+def test_a_plugin_that_cannot_be_loaded_answers_only_when_called(monkeypatch, capsys):
+    class Broken:
+        name = "train"
+
+        def load(self):
+            raise ModuleNotFoundError("No module named 'edgewren_train'")
+
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda **_: [Broken()])
+    assert main(["--help"]) == 0
+    assert main(["train", "ridge", "x.csv", "--output", "y"]) == 2
+    assert "pip install 'edgewren[train]'" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_ends_quietly_with_6(tiny_bundle, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "good vote\n" * 50_000)
+    command = f"{sys.executable} -m edgewren.cli.main score {source} --model {tiny_bundle} --threads 1; echo $? >&2"
+    done = subprocess.run(["bash", "-c", f"({command}) | head -1"], capture_output=True, text=True)
+    assert done.stdout == "text,label,score,score_neutral,score_partisan,status\n"
+    assert done.stderr == "6\n"
+
+
+# score
+
+
+def test_score_writes_data_to_stdout_and_words_to_stderr(tweets, tiny_bundle, capfdbinary):
+    assert main(["score", str(tweets), "--model", str(tiny_bundle)]) == 0
+    out, err = capfdbinary.readouterr()
+    rows = list(csv.reader(io.StringIO(out.decode())))
+    assert rows[0] == ["id", "text", "bias", "label", "score", "score_neutral", "score_partisan", "status"]
+    assert len(rows) == 4
+    assert err.startswith(b"3 rows (3 ok) in ")
+
+
+def test_score_into_a_file(tweets, tiny_bundle, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    argv = ["score", str(tweets), "--model", str(tiny_bundle), "--output", str(out)]
+    assert main(argv) == 0
+    assert capsys.readouterr().out == ""
+    assert [json.loads(line)["id"] for line in out.open()] == ["1", "2", "3"]
+    assert main(argv) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*argv, "--force"]) == 0
+
+
+def test_score_reads_standard_input(tiny_bundle, monkeypatch, capfdbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text":"good"}\n')))
+    assert main(["score", "-", "--format", "jsonl", "--model", str(tiny_bundle)]) == 0
+    assert json.loads(capfdbinary.readouterr().out)["status"] == "ok"
+
+
+def test_rejected_rows_exit_5_after_finishing(tiny_bundle, tmp_path, capsys):
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("id,text\n1,good\n2\n3,nonfinite\n")
+    argv = ["score", str(source), "--model", str(tiny_bundle), "--output", str(out), "--force"]
+    assert main(argv) == 5
+    err = capsys.readouterr().err
+    assert "2 of 3 rows were rejected" in err
+    assert f"row 2 of {source}: 1 fields" in err
+    assert f"{out}.rejects.jsonl" in err
+    assert len(out.read_text().splitlines()) == 4
+    assert main([*argv, "--max-bad-rows", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "code", "message"),
+    [
+        (b"text\ngood\xff\n", [], 4, "--encoding"),
+        (b"txt\ngood\n", [], 4, "--text-column"),
+        (b'text\n"good\n', [], 4, "line 2"),
+        (b"", [], 4, "empty"),
+        (b'text\n"' + b"x" * (2**20 + 1) + b'"\n', [], 4, "1,048,576"),
+        (b"text,label\nx,y\n", [], 2, "--prefix"),
+        (b"text\nx\n", ["--encoding", "nope"], 2, "nope"),
+        (b"text\nx\n", ["--threads", "0"], 2, "threads is 0"),
+        (b"text\nx\n", ["--max-bad-rows", "-1"], 2, "-1"),
+        (b"text\nx\n", ["--device", "cuda"], 2, "CUDA was requested"),
+        (b"text\nx\n", ["--variant", "int9"], 3, "no variant 'int9'"),
+        (b"text\nx\n", ["--output", "/nonexistent/x.csv"], 6, "No such file"),
+        (b"text\nx\n", ["--output", "x.parquet"], 2, "parquet"),
+    ],
+)
+def test_errors_of_score_have_their_exit_codes(tmp_path, tiny_bundle, capsys, data, options, code, message):
+    source = tmp_path / "in.csv"
+    source.write_bytes(data)
+    assert main(["score", str(source), "--model", str(tiny_bundle), *options]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("edgewren: error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_sigterm_during_a_run_removes_what_is_half_done(tiny_bundle, tmp_path):
+    out = tmp_path / "out.csv"
+    read, write = os.pipe()
+    argv = [sys.executable, "-m", "edgewren.cli.main", "score", "-", "--model", str(tiny_bundle), "-o", str(out)]
+    process = subprocess.Popen(argv, stdin=read, stderr=subprocess.PIPE, text=True)
+    os.close(read)
+    os.write(write, b"text\n" + b"good\n" * 10_000)
+    partial = tmp_path / "out.csv.partial"
+    # It opens its output once the first lines have arrived, and then waits for the rest of the input.
+    deadline = 200
+    while not partial.exists() and deadline and process.poll() is None:
+        deadline -= 1
+        os.write(write, b"good\n" * 2_000)
+        signal.sigtimedwait([], 0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5) == 143
+    os.close(write)
+    assert process.stderr.read() == "edgewren: terminated\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# evaluate
+
+
+def test_evaluate_prints_a_report(tweets, tiny_bundle, capsys):
+    assert main(["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    assert "balanced accuracy" in out
+    assert "(fp32) on" in out
+
+
+def test_evaluate_json_is_one_document(tweets, tiny_bundle, make_bundle, tmp_path, capsys):
+    other = make_bundle(tmp_path / "other", seed=8)
+    argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--against", str(other)]
+    assert main([*argv, "--json", "--resamples", "50"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["rows"] == 3
+    assert document["data"] == {"path": str(tweets), "sha256": hashlib.sha256(tweets.read_bytes()).hexdigest()}
+    assert document["model"]["variant"] == "fp32"
+    assert document["evaluation"]["rows"] == 3
+    assert set(document["against"]) == {"model", "evaluation", "comparison"}
+    assert document["against"]["comparison"]["resamples"] == 50
+
+
+def test_evaluate_draws_a_heat_map(tweets, tiny_bundle, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "confusion.png"
+    argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--heatmap", str(picture)]
+    assert main(argv) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_heat_map_without_matplotlib_names_the_extra(tweets, tiny_bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--heatmap", "x.png"]
+    assert main(argv) == 2
+    assert "edgewren[plot]" in capsys.readouterr().err
+
+
+def test_labels_that_the_model_does_not_know_are_refused(tweets, three_class_bundle, capsys):
+    assert main(["evaluate", str(tweets), "--label-column", "bias", "--model", str(three_class_bundle)]) == 4
+    assert "'neutral'" in capsys.readouterr().err
+
+
+# info and verify
+
+
+def test_info_tells_what_a_bundle_is(tiny_bundle, capsys):
+    assert main(["info", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    for part in ("neutral, partisan", "ridge", "32 tokens", "fp32 for any", "dimension"):
+        assert part in out
+
+
+def test_info_json_is_the_manifest_and_its_hash(tiny_bundle, capsys):
+    assert main(["info", str(tiny_bundle), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    raw = (tiny_bundle / "manifest.json").read_bytes()
+    assert document["sha256"] == hashlib.sha256(raw).hexdigest()
+    assert document["manifest"] == json.loads(raw)
+
+
+def test_info_prints_no_control_characters(make_bundle, tmp_path, capsys):
+    bundle = make_bundle(tmp_path / "b")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["training"] = {"note\x1b[2J": "\x1b]0;owned\x07", "nested": {"a": ["\x1b"]}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["info", str(bundle)]) == 0
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
+
+
+def test_verify_accepts_a_sound_bundle(tiny_bundle, capsys):
+    sha256 = hashlib.sha256((tiny_bundle / "manifest.json").read_bytes()).hexdigest()
+    assert main(["verify", str(tiny_bundle), "--require-sha256", sha256.upper()]) == 0
+    out = capsys.readouterr().out
+    assert sha256 in out
+    assert "9 golden texts on cpu" in out
+    assert out.endswith("\nok\n")
+
+
+def test_verify_refuses_another_bundle_than_required(tiny_bundle, capsys):
+    assert main(["verify", str(tiny_bundle), "--require-sha256", "0" * 64]) == 3
+    assert main(["verify", str(tiny_bundle), "--require-sha256", "abc"]) == 2
+
+
+def test_verify_names_a_changed_file(tiny_bundle, tmp_path, capsys):
+    bundle = copied(tiny_bundle, tmp_path)
+    (bundle / "README.md").write_bytes(b"# Tiny\n")
+    assert main(["verify", str(bundle), "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert "README.md is not the file" in json.loads(out)["failures"][0]
+    assert "README.md" in err
+
+
+def test_verify_finds_results_that_are_not_the_golden_ones(make_bundle, tmp_path, capsys):
+    bundle, other = make_bundle(tmp_path / "b"), make_bundle(tmp_path / "other", seed=8)
+    golden = (other / "golden.jsonl").read_bytes()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["golden.jsonl"] = {"bytes": len(golden), "sha256": hashlib.sha256(golden).hexdigest()}
+    (bundle / "golden.jsonl").write_bytes(golden)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["verify", str(bundle)]) == 3
+    out, err = capsys.readouterr()
+    assert "FAILED" in out
+    assert "does not compute the golden logits" in err
+
+
+def test_what_is_no_bundle_exits_3(tmp_path, capsys):
+    for argv in (["info", str(tmp_path)], ["verify", str(tmp_path / "none")]):
+        assert main(argv) == 3
+        assert "edgewren export" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""Cores and devices: what is granted, and no silent fallback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+
+import pytest
+
+from edgewren import device
+from edgewren.device import cgroup_quota, choose_device, granted_cores
+from edgewren.errors import DeviceError, MissingDependencyError
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "nonsense\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu.max": "200000 100000\n", "cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+    ],
+)
+def test_cgroup_quota_of_either_version(tmp_path, files, expected):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cgroup_quota(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 4), (0.5, 1), (1.5, 2), (64.0, 4)])
+def test_granted_cores_is_the_smallest_grant(monkeypatch, quota, expected):
+    monkeypatch.setattr(device, "cgroup_quota", lambda: quota)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    assert granted_cores() == expected
+
+
+def with_providers(monkeypatch, *names):
+    fake = types.SimpleNamespace(get_available_providers=lambda: list(names), disable_telemetry_events=lambda: None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+
+
+def test_auto_takes_cuda_where_it_is_offered(monkeypatch, caplog):
+    with_providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
+    caplog.set_level("INFO", logger="edgewren.device")
+    assert choose_device("auto") == "cuda"
+    assert "chose cuda" in caplog.text
+    assert choose_device("cuda") == "cuda"
+    assert choose_device("cpu") == "cpu"
+
+
+def test_cuda_where_there_is_none_is_an_error_with_a_remedy(monkeypatch):
+    with_providers(monkeypatch, "CPUExecutionProvider")
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(DeviceError, match=r"offers only CPUExecutionProvider.*edgewren\[gpu\]"):
+        choose_device("cuda")
+
+
+def test_unknown_device_is_an_error():
+    with pytest.raises(DeviceError, match="Unknown device 'tpu'"):
+        choose_device("tpu")
+
+
+def test_missing_onnxruntime_names_both_extras(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"edgewren\[cpu\].*edgewren\[gpu\]"):
+        device.import_onnxruntime()
+
+
+@pytest.mark.parametrize("version", ["1.30.0", "1.29.5", "1.9.0", "0.9"])
+def test_old_onnxruntime_is_refused(version):
+    with pytest.raises(MissingDependencyError, match=r"is too old: edgewren needs 1\.30\.1"):
+        device._check_version(version)
+
+
+@pytest.mark.parametrize("version", ["1.30.1", "1.31.0.dev20260901", "2.0.0", "1.32.0+cu12"])
+def test_new_onnxruntime_is_taken(version):
+    device._check_version(version)

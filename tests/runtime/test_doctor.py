@@ -1,0 +1,98 @@
+"""`edgewren doctor` tells the truth about this machine, and what to do where something is missing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgewren import diagnosis
+from edgewren.cli.main import main
+from edgewren.errors import MissingDependencyError
+
+
+def test_doctor_reports_what_really_loads(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "provider     CPUExecutionProvider loads" in out
+    assert "telemetry    off" in out
+    assert "granted" in out
+
+
+def test_doctor_json_is_one_document(capsys):
+    assert main(["doctor", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["providers"]["CPUExecutionProvider"] == "loads"
+    assert document["cores_granted"] >= 1
+    assert document["packages"]["numpy"]
+    assert "pyarrow" in document["extras"]["parquet"]
+    assert document["problems"] == []
+
+
+def test_missing_onnxruntime_is_a_problem_with_a_remedy(monkeypatch, capsys):
+    def missing():
+        raise MissingDependencyError("onnxruntime cannot be imported. Install one of: pip install 'edgewren[cpu]'")
+
+    monkeypatch.setattr(diagnosis, "import_onnxruntime", missing)
+    monkeypatch.setattr(diagnosis, "installed_onnxruntimes", dict)
+    assert main(["doctor"]) == 2
+    out = capsys.readouterr().out
+    assert "NOT INSTALLED" in out
+    assert "PROBLEM      onnxruntime cannot be imported. Install one of" in out
+
+
+def test_two_onnxruntimes_are_a_problem_with_a_remedy(monkeypatch):
+    monkeypatch.setattr(
+        diagnosis, "installed_onnxruntimes", lambda: {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"}
+    )
+    (problem,) = diagnosis.diagnose().problems
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in problem
+
+
+def test_a_provider_that_fails_to_start_is_not_said_to_load():
+    class Session:
+        def __init__(self, *_, providers):
+            if providers == ["TensorrtExecutionProvider"]:
+                raise RuntimeError("libnvinfer.so.10:\ncannot open")
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    class Fake:
+        class SessionOptions:
+            pass
+
+        InferenceSession = Session
+
+        @staticmethod
+        def get_available_providers():
+            return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    assert diagnosis._providers(Fake) == {
+        "TensorrtExecutionProvider": "does not load: libnvinfer.so.10: cannot open",
+        "CUDAExecutionProvider": "does not load: its libraries are missing",
+        "CPUExecutionProvider": "loads",
+    }
+
+
+def test_memory_limit_is_read_from_either_cgroup_version(tmp_path):
+    assert diagnosis._memory_limit(tmp_path) is None
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert diagnosis._memory_limit(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    assert diagnosis._memory_limit(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1073741824\n")
+    assert diagnosis._memory_limit(tmp_path) == 2**30
+
+
+def test_the_identity_model_is_sound():
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_model_from_string(diagnosis._IDENTITY_MODEL)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Identity"]
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEWREN_CACHE", str(tmp_path))
+    assert diagnosis.diagnose().cache_folder == str(tmp_path)

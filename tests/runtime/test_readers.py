@@ -1,0 +1,372 @@
+"""Rows of files: what passes untouched, what becomes a rejected row, what ends the run."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewren.archive import lines
+from edgewren.archive.readers import Number, open_table
+from edgewren.errors import EdgewrenError, InputError, UsageError
+
+
+def write(tmp_path: Path, name: str, data: bytes | str) -> Path:
+    path = tmp_path / name
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def rows(path: Path, **options):
+    with open_table(path, **options) as table:
+        return list(table)
+
+
+@pytest.fixture(autouse=True)
+def _field_limit():
+    before = csv.field_size_limit(2**20)  # as the command line sets it
+    yield
+    csv.field_size_limit(before)
+
+
+# CSV and TSV
+
+
+def test_csv_values_are_the_files_text(tmp_path):
+    path = write(tmp_path, "a.csv", 'id,text\n00123,"a ""b"", c"\n1e5,\n')
+    with open_table(path) as table:
+        assert (table.format, table.columns) == ("csv", ["id", "text"])
+        found = list(table)
+    assert [row.fields for row in found] == [{"id": "00123", "text": 'a "b", c'}, {"id": "1e5", "text": ""}]
+    assert [(row.number, row.line, row.error) for row in found] == [(1, 2, None), (2, 3, None)]
+
+
+def test_embedded_newlines_nul_and_line_separators_are_data(tmp_path):
+    text = "a\r\nb\nc\rd\u2028e\u2029f\x85g\x00h\x0bi"
+    path = write(tmp_path, "a.csv", f'text,n\r\n"{text}",1\r\nx,2\r\n')
+    found = rows(path)
+    assert [row.get("text") for row in found] == [text, "x"]
+    assert found[1].line == 6  # lines end at \n, \r\n and \r, and nowhere else
+
+
+def test_old_macintosh_line_ends_are_line_ends(tmp_path):
+    assert [row.get("b") for row in rows(write(tmp_path, "a.csv", "a,b\r1,2\r3,4\r"))] == ["2", "4"]
+
+
+def test_carriage_return_and_newline_split_over_two_chunks_stay_one_line_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "_CHUNK_BYTES", 1)
+    found = rows(write(tmp_path, "a.csv", 'a,b\r\n1,"x\r\ny"\r\n3,4\r\n'))
+    assert [row.get("b") for row in found] == ["x\r\ny", "4"]
+
+
+def test_byte_order_mark_is_dropped(tmp_path):
+    for name, encoding in (("utf-8", "utf-8-sig"), ("utf-16", "utf-16"), ("UTF8", "utf-8-sig")):
+        path = write(tmp_path, "a.csv", "text,b\nx,é\n".encode(encoding))
+        with open_table(path, encoding=name) as table:
+            assert table.columns == ["text", "b"]
+            assert [row.get("b") for row in table] == ["é"]
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".tab", ".TSV", ".tsv.gz"])
+def test_tsv_is_csv_with_tabs(tmp_path, suffix):
+    data = b'id\ttext\n1\t"a\tb"\n'
+    path = write(tmp_path, f"a{suffix}", gzip.compress(data) if suffix.endswith("gz") else data)
+    assert rows(path)[0].fields == {"id": "1", "text": "a\tb"}
+
+
+def test_a_ragged_row_is_rejected_and_keeps_its_place(tmp_path):
+    found = rows(write(tmp_path, "a.csv", "a,b\n1,2\n3\n4,5,6\n7,8\n"))
+    assert [row.error for row in found] == [
+        None,
+        "1 fields where the header has 2",
+        "3 fields where the header has 2",
+        None,
+    ]
+    assert found[1].fields == {"a": "3", "b": ""}
+    assert found[2].fields == {"a": "4", "b": "5"}
+    assert found[2].raw == ("4", "5", "6")
+
+
+def test_blank_lines_are_rejected_rows_except_at_the_end(tmp_path):
+    found = rows(write(tmp_path, "a.csv", "a\n1\n\n\n2\n\n\n"))
+    assert [(row.number, row.line, row.error) for row in found] == [
+        (1, 2, None),
+        (2, 3, "empty line"),
+        (3, 4, "empty line"),
+        (4, 5, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('a,b\n1,2\n3,"4\n5,6\n', r"line 3: a quote is opened"),
+        ('a,b\n1,"x"y\n', r"line 2: .* not valid"),
+        (f'a,b\n1,"{"x" * (2**20 + 1)}"\n', r"line 2: a field of more than 1,048,576"),
+        ("a,a\n1,2\n", r"names 'a' more than once"),
+        ("a,,c\n1,2,3\n", r"no name for column 2 of 3"),
+        ("\n\na\n1\n", r"no name for column 1"),
+        ("", r"is empty"),
+        ("\ufeff", r"is empty"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_csv_file_names_its_place(tmp_path, data, message):
+    with pytest.raises(InputError, match=message) as caught:
+        rows(write(tmp_path, "a.csv", data))
+    assert "a.csv" in str(caught.value)
+
+
+def test_quote_that_swallowed_rows_is_found_at_the_record_where_it_began(tmp_path):
+    with pytest.raises(InputError, match="line 3"):
+        rows(write(tmp_path, "a.csv", 'a,b\n1,2\n3,"oops\n5,6\n7,"8"\n'))
+
+
+def test_undecodable_bytes_name_byte_line_and_encoding_option(tmp_path):
+    with pytest.raises(InputError, match=r"line 3: byte 10 is 0xe9.*--encoding cp1252"):
+        rows(write(tmp_path, "a.csv", b"a,b\n1,2\n3,\xe9\n"))
+    with pytest.raises(InputError, match=r"line 1: byte 0 is 0xff.*--encoding utf-16"):
+        rows(write(tmp_path, "a.csv", "a,b\n1,2\n".encode("utf-16")))
+    assert rows(write(tmp_path, "a.csv", b"a,b\n1,\xe9\n"), encoding="cp1252")[0].get("b") == "é"
+
+
+def test_undecodable_byte_far_into_the_file_is_located_exactly(tmp_path):
+    data = b"a,b\n" + b"1,\xc3\xa9\n" * 40_000
+    place = len(data) + 2
+    with pytest.raises(InputError, match=rf"line 40002: byte {place} is 0xff"):
+        rows(write(tmp_path, "a.csv", data + b"1,\xff\n"))
+
+
+def test_utf8_cut_in_the_middle_of_a_character_is_undecodable(tmp_path):
+    with pytest.raises(InputError, match="line 2"):
+        rows(write(tmp_path, "a.csv", "a\né".encode()[:-1]))
+
+
+@pytest.mark.parametrize("name", ["nonsense", "rot13", "hex", "undefined", "bad\0name"])
+def test_unknown_encodings_are_a_usage_error(tmp_path, name):
+    with pytest.raises(UsageError, match="Unknown encoding"):
+        rows(write(tmp_path, "a.csv", "a\n1\n"), encoding=name)
+
+
+def test_record_without_end_does_not_fill_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "MAXIMUM_RECORD_CHARACTERS", 10_000)
+    for name, data in (
+        ("a.jsonl", "x" * 20_000),
+        ("a.csv", "a,b\n" + "1," * 10_000),
+        ("b.csv", 'a,b\n"' + '\n","' * 9999),
+    ):
+        with pytest.raises(InputError, match="a record of more than"):
+            rows(write(tmp_path, name, data))
+
+
+# gzip
+
+
+def test_gzip_is_recognised_by_its_first_bytes(tmp_path):
+    path = write(tmp_path, "a.csv", gzip.compress(b"a,b\n1,2\n") + gzip.compress(b"3,4\n"))
+    assert [row.get("b") for row in rows(path)] == ["2", "4"]
+
+
+@pytest.mark.parametrize("cut", [5, 12, -9, -8, -1])
+def test_truncated_gzip_is_refused(tmp_path, cut):
+    with pytest.raises(InputError, match=r"cut short|not a sound gzip"):
+        rows(write(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 999)[:cut]))
+
+
+@pytest.mark.parametrize("garbage", [b"x", b"garbage after", b"\x1f"])
+def test_garbage_after_gzip_is_refused(tmp_path, garbage):
+    with pytest.raises(InputError, match="gzip"):
+        rows(write(tmp_path, "a.csv.gz", gzip.compress(b"a,b\n1,2\n") + garbage))
+
+
+def test_damaged_gzip_is_refused(tmp_path):
+    data = bytearray(gzip.compress(b"a,b\n" + bytes(range(32, 127)).replace(b'"', b"") * 50))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(InputError, match="gzip"):
+        rows(write(tmp_path, "a.csv.gz", bytes(data)))
+    with pytest.raises(InputError, match="gzip"):
+        rows(write(tmp_path, "b.csv.gz", b"a,b\n1,2\n"))
+
+
+# JSONL
+
+
+def test_jsonl_keeps_line_and_spelling(tmp_path):
+    raw = '  {"id": 12345678901234567890123, "x": 1.10, "y": 1E5, "text": "a\u2028b\x85", "z": [1.0, {"k": null}]} '
+    found = rows(write(tmp_path, "a.jsonl", raw + "\r\n" + '{"text":"\\ud83d"}'))
+    assert found[0].raw == raw + ""
+    assert found[0].get("id") == "12345678901234567890123"
+    assert isinstance(found[0].get("id"), Number)
+    assert found[0].get("x") == "1.10"
+    assert found[0].get("text") == "a\u2028b\x85"
+    assert found[1].get("text") == "\ud83d"
+    assert found[1].error is None
+
+
+def test_jsonl_columns_are_the_first_records_keys(tmp_path):
+    with open_table(write(tmp_path, "a.ndjson", 'oops\n{"b":1,"a":2}\n{"c":3}\n')) as table:
+        assert table.columns == ["b", "a"]
+        assert [row.error for row in table] == ["not valid JSON", None, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('["text"]', "a JSON array where an object is expected"),
+        ('"text"', "a JSON string where an object is expected"),
+        ("3", "a JSON number where an object is expected"),
+        ("null", "a JSON null where an object is expected"),
+        ('{"text": "a"', "not valid JSON"),
+        ('{"text": "a"} {}', "not valid JSON"),
+        ('{"text": "a\tb"}', "not valid JSON"),
+        ('{"text": "a", "x": NaN}', "NaN is not JSON"),
+        ('{"text": "a", "x": -Infinity}', "-Infinity is not JSON"),
+        ('{"text": "a", "x": ' + "9" * 5000 + "}", "a number of more than 4300 digits"),
+        ('{"text": "a", "x": ' + "[" * 100 + "]" * 100 + "}", "nested more than 100 levels deep"),
+        ('{"text": "a", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested more than 100 levels deep"),
+        ("", "empty line"),
+        ("   \t", "empty line"),
+    ],
+)
+def test_a_line_that_is_no_sound_object_is_a_rejected_row(tmp_path, line, reason):
+    found = rows(write(tmp_path, "a.jsonl", f'{{"text":"x"}}\n{line}\n{{"text":"y"}}\n'))
+    assert [row.error for row in found] == [None, reason, None]
+    assert [row.number for row in found] == [1, 2, 3]
+
+
+def test_nesting_of_a_hundred_levels_is_still_read(tmp_path):
+    line = '{"text": "a", "x": ' + "[" * 99 + "]" * 99 + "}"
+    assert rows(write(tmp_path, "a.jsonl", line))[0].error is None
+
+
+def test_whitespace_at_the_end_of_jsonl_is_no_row(tmp_path):
+    assert len(rows(write(tmp_path, "a.jsonl", '{"text":"x"}\n\n  \n\n'))) == 1
+
+
+def test_csv_named_jsonl_is_explained(tmp_path):
+    with pytest.raises(InputError, match="none of the first 1,000 lines is a JSON object"):
+        rows(write(tmp_path, "a.jsonl", "a,b\n" * 2000))
+
+
+# Parquet
+
+
+def test_parquet_rows_are_what_json_knows(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import datetime as dt
+
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "id": pa.array([2**62, None], pa.int64()),
+            "text": ["a", "b"],
+            "when": [dt.date(2020, 1, 2), None],
+            "tags": [["x"], []],
+            "kind": pa.array(["k", "l"]).dictionary_encode(),
+            "raw": [b"\x00\xff", None],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    with open_table(tmp_path / "a.parquet") as opened:
+        assert opened.columns == table.column_names
+        found = list(opened)
+        assert opened.bytes_read == (tmp_path / "a.parquet").stat().st_size
+    assert found[0].fields == {
+        "id": 2**62,
+        "text": "a",
+        "when": "2020-01-02",
+        "tags": ["x"],
+        "kind": "k",
+        "raw": "00ff",
+    }
+    assert found[1].get("id") is None
+
+
+def test_what_is_no_parquet_is_refused(tmp_path):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(InputError, match="not a sound Parquet file"):
+        rows(write(tmp_path, "a.parquet", b"PAR1 not really PAR1"))
+    with pytest.raises(UsageError, match="standard input"):
+        open_table("-", format="parquet")
+
+
+def test_missing_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"edgewren\[parquet\]"):
+        open_table(write(tmp_path, "a.parquet", b"x"))
+
+
+# Any source
+
+
+def test_missing_files_and_folders_are_input_errors(tmp_path):
+    for name in ("none.csv", "none", "none.parquet"):
+        with pytest.raises(InputError, match="does not exist"):
+            open_table(tmp_path / name)
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("folder.csv", "."):
+        with pytest.raises(InputError, match="is a folder"):
+            open_table(tmp_path / name)
+
+
+def test_unknown_format_is_a_usage_error(tmp_path):
+    path = write(tmp_path, "a.txt", "a\n1\n")
+    with pytest.raises(UsageError, match="--format"):
+        open_table(path)
+    with pytest.raises(UsageError, match="Unknown format 'xlsx'"):
+        open_table(path, format="xlsx")
+    assert len(rows(path, format="csv")) == 1
+
+
+def test_standard_input_is_csv_unless_told_otherwise(monkeypatch):
+    for data, options in ((b"text\nx\n", {}), (gzip.compress(b'{"text":"x"}\n'), {"format": "jsonl"})):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with open_table("-", **options) as table:
+            assert table.name == "standard input"
+            assert [row.get("text") for row in table] == ["x"]
+
+
+def test_bytes_read_and_hash_are_the_files(tmp_path):
+    import hashlib
+
+    data = gzip.compress(b"a,b\n" + b"1,2\n" * 100_000)
+    with open_table(write(tmp_path, "a.csv.gz", data)) as table:
+        assert sum(1 for _ in table) == 100_000
+        assert table.bytes_read == len(data)
+        assert table.sha256() == hashlib.sha256(data).hexdigest()
+
+
+field = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(st.lists(field, min_size=2, max_size=2), max_size=6))
+def test_any_table_that_csv_can_write_is_read_back(tmp_path_factory, table):
+    path = tmp_path_factory.mktemp("h") / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["a", "b"], *table])
+    assert [list(row.fields.values()) for row in rows(path)] == table
+
+
+@given(st.lists(st.dictionaries(field, field, max_size=3), min_size=1, max_size=6), st.booleans())
+def test_any_records_that_json_can_write_are_read_back(tmp_path_factory, records, ascii_only):
+    path = tmp_path_factory.mktemp("h") / "a.jsonl"
+    path.write_bytes("".join(json.dumps(r, ensure_ascii=ascii_only) + "\n" for r in records).encode())
+    assert [row.fields for row in rows(path)] == records
+
+
+@given(st.binary(max_size=60), st.sampled_from(["csv", "tsv", "jsonl"]))
+def test_any_bytes_give_rows_or_an_error_of_ours(tmp_path_factory, data, kind):
+    path = tmp_path_factory.mktemp("h") / f"a.{kind}"
+    path.write_bytes(data)
+    try:
+        numbers = [row.number for row in rows(path)]
+    except EdgewrenError:
+        return
+    assert numbers == list(range(1, len(numbers) + 1))
