@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CPU_VENV := .venv-cpu
 CPU_BIN := $(CPU_VENV)/bin
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_OPTIONS := install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := -m pip $(PIP_OPTIONS)
 DEMO := demo-output
 export ORT_DISABLE_TELEMETRY = 1
 
@@ -46,8 +47,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(CPU_VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.ready $(shell find runtime train export -name '*.py')
 	rm -rf $(CPU_VENV) dist
 	$(BIN)/python -m build --quiet --wheel --outdir dist .
-	$(PYTHON) -m venv $(CPU_VENV)
-	$(CPU_BIN)/python $(PIP_INSTALL) "$$(ls dist/*.whl)[cpu]"
+	$(PYTHON) -m venv --without-pip $(CPU_VENV)
+	$(BIN)/python -m pip --python $(CPU_BIN)/python $(PIP_OPTIONS) "$$(ls dist/*.whl)[cpu]"
 	@touch $@
 
 clean:

@@ -12,25 +12,9 @@ import pytest
 
 MakeBundle = Callable[..., Path]
 
-WORDS = [
-    "good",
-    "bad",
-    "tax",
-    "vote",
-    "the",
-    "senate",
-    "http",
-    "great",
-    "awful",
-    "cat",
-    "dog",
-    "you",
-    "we",
-    "support",
-    "against",
-    "bill",
-    "nonfinite",
-]
+WORDS = """
+    good bad tax vote the senate http great awful cat dog you we support against bill nonfinite
+""".split()
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 GOLDEN_TEXTS = (
     "good vote",

@@ -6,6 +6,7 @@ Tokenises with the runtime's own tokenizer, so that training sees exactly the id
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from edgewren import batching
 from edgewren_train.encoders import Encoder
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
 """Called with the number of texts that were just finished."""
@@ -41,13 +44,13 @@ def embed(
             max length and texts; None: no cache.
     """
     import torch
-    from safetensors.numpy import load_file
 
     entry = cache / f"{_key(encoder, texts)}.safetensors" if cache is not None else None
-    if entry is not None and entry.is_file():
+    kept = _load(entry, len(texts)) if entry is not None else None
+    if kept is not None:
         if progress:
             progress(len(texts))
-        return np.asarray(load_file(entry)["embeddings"], dtype=np.float32)
+        return kept
 
     tokens = encoder.tokenizer.encode(texts)
     rows, inverse = batching.distinct(tokens.ids)
@@ -100,15 +103,33 @@ def _key(encoder: Encoder, texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _store(entry: Path, embeddings: NDArray[np.float32]) -> None:
-    """Write under a temporary name, then rename: another run never reads half a file."""
-    from safetensors.numpy import save_file
+def _load(entry: Path, rows: int) -> NDArray[np.float32] | None:
+    """Return a cache entry, or None where there is none or it is damaged: then it is computed anew."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
 
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
-    os.close(handle)
+    if not entry.is_file():
+        return None
     try:
-        save_file({"embeddings": np.ascontiguousarray(embeddings)}, name)
-        Path(name).replace(entry)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        embeddings: NDArray[np.float32] = load_file(entry)["embeddings"]
+    except (SafetensorError, KeyError, OSError) as error:
+        logger.warning("cached embeddings %s cannot be read (%s): computed anew", entry, error)
+        return None
+    return embeddings if len(embeddings) == rows else None
+
+
+def _store(entry: Path, embeddings: NDArray[np.float32]) -> None:
+    """Write under a temporary name, then rename: another run never reads half a file. No room is no reason to fail."""
+    from safetensors.numpy import save
+
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(save({"embeddings": np.ascontiguousarray(embeddings)}))
+            Path(name).replace(entry)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("embeddings are not kept for next time: %s cannot be written (%s)", entry, error)

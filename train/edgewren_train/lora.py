@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
-from edgewren.errors import InputError, InvariantError, UsageError
+from edgewren.errors import InvariantError, UsageError
 from edgewren.text import TextTokenizer
 from edgewren_train.embedding import TORCH_TOKENS_PER_BATCH
 from edgewren_train.encoders import (
@@ -32,20 +32,12 @@ from edgewren_train.encoders import (
     tokenizer_files,
     weights_sha256,
 )
+from edgewren_train.target_modules import check_target_modules, default_target_modules
 
 logger = logging.getLogger(__name__)
 
 MERGE_TOLERANCE = 1e-4
 """Largest difference of logits allowed between adapter and merged model: fp32 rounding of W + BA is about 1e-6."""
-
-_QUERY_VALUE_NAMES = (
-    ("query", "value"),  # BERT, RoBERTa, XLM-R, ELECTRA
-    ("q", "v"),  # MPNet
-    ("q_lin", "v_lin"),  # DistilBERT
-    ("query_proj", "value_proj"),  # DeBERTa v2, v3
-    ("q_proj", "v_proj"),  # decoder-style encoders
-    ("Wqkv",),  # ModernBERT: one matrix for all three
-)
 
 
 @dataclass(frozen=True)
@@ -61,6 +53,7 @@ class LoraRecipe:
         precision: "bf16" autocast, "fp32", or "auto" (bf16 where the processor multiplies it natively).
         padding: "dynamic" (to the longest of a batch of similar lengths) or "max" (every text to max_length, as many
             notebooks do; many times slower).
+        maximum_steps: stop after so many optimiser steps, for timing; None: all epochs.
     """
 
     rank: int = 8
@@ -80,6 +73,8 @@ class LoraRecipe:
         for name in ("rank", "alpha", "epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}, expected a positive number.")
+        if self.maximum_steps is not None and self.maximum_steps <= 0:
+            raise UsageError(f"max-steps is {self.maximum_steps}, expected a positive number.")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}, expected 0 up to (not including) 1.")
         if self.precision not in ("auto", "bf16", "fp32"):
@@ -168,7 +163,9 @@ def load_base(spec: str, classes: Sequence[str], *, max_length: int | None, norm
             tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(location), spec)
     finally:
         transformers_logging.set_verbosity(noise)
-    missing = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
+    # A head of another shape is named alone or, depending on transformers' version, with both shapes.
+    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
+    missing = {*report["missing_keys"], *mismatched}
     fresh = tuple(sorted({_module_to_train(name) for name in missing}))
     length = checked_max_length(max_length, position_limit(model.config), own=256)
     return LoraBase(
@@ -209,7 +206,7 @@ def train(
 
     set_seed(recipe.seed)
     targets = recipe.target_modules or default_target_modules(base.model)
-    _check_targets(base.model, targets)
+    check_target_modules(base.model, targets)
     config = LoraConfig(
         task_type="SEQ_CLS",
         r=recipe.rank,
@@ -288,38 +285,6 @@ def predict_logits(model: Any, ids: Sequence[Sequence[int]], *, device: str = "c
             logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits
         out[batch] = logits.float().cpu().numpy()
     return out[inverse]
-
-
-def default_target_modules(model: Any) -> tuple[str, ...]:
-    """Return the names of the query and value projections, whatever the architecture calls them.
-
-    Raises:
-        InputError: none of the known names is there; the message lists the linear layers that are.
-    """
-    present = _linear_names(model)
-    for names in _QUERY_VALUE_NAMES:
-        if set(names) <= present:
-            return names
-    raise InputError(
-        f"No query and value projections were found in {type(model).__name__}. Its linear layers are called: "
-        f"{', '.join(sorted(present))}. Choose some with --target-modules."
-    )
-
-
-def _check_targets(model: Any, targets: Sequence[str]) -> None:
-    present = _linear_names(model)
-    unknown = [name for name in targets if name not in present]
-    if unknown:
-        raise InputError(
-            f"{type(model).__name__} has no linear layer called {', '.join(unknown)}. "
-            f"Its linear layers are called: {', '.join(sorted(present))}."
-        )
-
-
-def _linear_names(model: Any) -> set[str]:
-    import torch
-
-    return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
 
 
 def _module_to_train(parameter: str) -> str:

@@ -1,0 +1,106 @@
+"""The direction of dependencies: what each package, and each floor of the runtime, may import."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "edgewren": ROOT / "runtime" / "edgewren",
+    "edgewren_train": ROOT / "train" / "edgewren_train",
+    "edgewren_export": ROOT / "export" / "edgewren_export",
+}
+SIBLINGS = {
+    "edgewren": {"edgewren"},
+    "edgewren_train": {"edgewren", "edgewren_train"},
+    "edgewren_export": {"edgewren", "edgewren_export"},
+}
+RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
+# What works without, and says so: Parquet and heat maps name their extra, a progress bar is left out.
+RUNTIME_OPTIONS = {"archive/parquet.py": {"pyarrow"}, "heatmap.py": {"matplotlib"}, "cli/score.py": {"tqdm"}}
+FLOORS = (
+    {"cli", "__main__"},
+    {"archive", "verification", "diagnosis"},
+    {"classifier"},
+    {"bundle"},
+    {"session", "text", "batching", "metrics", "probabilities", "heatmap"},
+    {"device"},
+    {"errors"},
+)
+"""From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""
+
+
+def modules(package: str) -> list[Path]:
+    found = sorted(PACKAGES[package].rglob("*.py"))
+    assert found
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """All absolute names that a file imports, also inside functions, but not those for type checkers alone."""
+    out = set()
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            out |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            out |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+        pending.extend(ast.iter_child_nodes(node))
+    return out
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_siblings_meet_only_at_files_on_disk(package):
+    for path in modules(package):
+        ours = {top(name) for name in imports(path)} & set(PACKAGES)
+        assert ours <= SIBLINGS[package], f"{path} imports {ours - SIBLINGS[package]}"
+
+
+def test_runtime_imports_nothing_but_its_three_dependencies():
+    for path in modules("edgewren"):
+        relative = path.relative_to(PACKAGES["edgewren"]).as_posix()
+        allowed = RUNTIME_NEEDS | RUNTIME_OPTIONS.get(relative, set()) | {"edgewren"} | set(sys.stdlib_module_names)
+        foreign = {top(name) for name in imports(path)} - allowed
+        assert not foreign, f"{relative} imports {foreign}"
+
+
+def test_onnxruntime_is_imported_in_one_place():
+    importing = [path.name for path in modules("edgewren") if "onnxruntime" in imports(path)]
+    assert importing == ["device.py"], "elsewhere its telemetry would not be off"
+
+
+def floor(name: str) -> int:
+    (found,) = [index for index, names in enumerate(FLOORS) if name in names]
+    return found
+
+
+def test_floors_of_the_runtime_use_only_those_below():
+    root = PACKAGES["edgewren"]
+    for path in modules("edgewren"):
+        piece = path.relative_to(root).parts[0].removesuffix(".py")
+        if piece == "__init__":
+            continue
+        used = {name.split(".")[1] for name in imports(path) if name.startswith("edgewren.")}
+        below = {name for name in used if (root / f"{name}.py").exists() or (root / name).is_dir()}
+        for name in below:
+            assert floor(name) >= floor(piece), f"{path.relative_to(root)} uses {name}, which stands above it"
+
+
+def test_command_line_of_the_siblings_imports_nothing_heavy_at_the_top():
+    for package in ("edgewren_train", "edgewren_export"):
+        tree = ast.parse((PACKAGES[package] / "commands.py").read_text(encoding="utf-8"))
+        first = {top(alias.name) for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        first |= {top(node.module or "") for node in tree.body if isinstance(node, ast.ImportFrom)}
+        assert first <= {"edgewren"} | set(sys.stdlib_module_names)

@@ -1,0 +1,123 @@
+"""The trained model on disk: safetensors and JSON, whole or not at all, never over something else."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+import tiny_models
+
+from edgewren.errors import OutputError, UsageError
+from edgewren_train import model as model_module
+from edgewren_train.embedding import embed
+from edgewren_train.encoders import load_encoder
+from edgewren_train.lora import LoraRecipe
+from edgewren_train.model import check_output
+from edgewren_train.runs import run_lora, run_ridge
+
+DATA = tiny_models.labelled(*tiny_models.toy_texts(40))
+RECIPE = LoraRecipe(epochs=1, batch_size=16, precision="fp32", max_length=24)
+
+
+def train_into(recipe, folder, encoder_folder, sentence_folder):
+    if recipe == "ridge":
+        return run_ridge(DATA, folder, encoder_spec=str(sentence_folder("bert")), folds=0)
+    return run_lora(DATA, folder, encoder_spec=str(encoder_folder("bert")), recipe=RECIPE)
+
+
+def contents(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("recipe", ["ridge", "lora"])
+def test_folder_holds_safetensors_and_json_and_no_pickle(recipe, tmp_path, encoder_folder, sentence_folder):
+    train_into(recipe, tmp_path / "model", encoder_folder, sentence_folder)
+    files = contents(tmp_path / "model")
+    assert {name.rpartition(".")[2] for name in files} <= {"safetensors", "json", "jsonl", "txt"}
+    assert not any(data.startswith((b"\x80", b"PK")) for data in files.values())
+    rows = [json.loads(line) for line in files["train.jsonl"].decode().splitlines()]
+    assert [(row["text"], row["label"]) for row in rows] == list(zip(DATA.texts, DATA.labels, strict=True))
+
+
+@pytest.mark.parametrize("recipe", ["ridge", "lora"])
+def test_same_seed_and_data_give_the_same_files(recipe, tmp_path, encoder_folder, sentence_folder):
+    trained = []
+    for name in ("a", "b"):
+        train_into(recipe, tmp_path / name, encoder_folder, sentence_folder)
+        files = contents(tmp_path / name)
+        description = json.loads(files.pop("model.json"))
+        for timing in ("embedding_seconds", "fit_seconds", "seconds"):
+            description["training"].pop(timing, None)
+        trained.append((files, description))
+    assert trained[0] == trained[1]
+
+
+def test_failing_disk_leaves_nothing_behind_and_the_old_model_whole(
+    tmp_path, encoder_folder, sentence_folder, monkeypatch
+):
+    folder = tmp_path / "model"
+    train_into("ridge", folder, encoder_folder, sentence_folder)
+    before = contents(folder)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model_module.TokenizerFiles, "write", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        train_into("ridge", folder, encoder_folder, sentence_folder)
+    assert contents(folder) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_existing_folder_needs_force_and_must_be_a_model(tmp_path):
+    with pytest.raises(UsageError, match="exists. Choose another --output, or overwrite it with --force"):
+        check_output(tmp_path, force=False)
+    with pytest.raises(UsageError, match="--force only overwrites those"):
+        check_output(tmp_path, force=True)
+    (tmp_path / "model.json").write_text("{}")
+    check_output(tmp_path, force=True)
+    check_output(tmp_path / "new" / "model", force=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be created"):
+        check_output(tmp_path / "file" / "model", force=False)
+
+
+def test_embeddings_come_from_the_cache_the_second_time(tmp_path, sentence_folder, monkeypatch):
+    encoder = load_encoder(str(sentence_folder("bert")))
+    counted = []
+    first = embed(encoder, DATA.texts, cache=tmp_path, progress=counted.append)
+    assert sum(counted) == len(DATA.texts)
+    monkeypatch.setattr("edgewren_train.embedding.sentence_embedding", None)  # computing anew would fail
+    assert (embed(encoder, DATA.texts, cache=tmp_path) == first).all()
+
+
+@pytest.mark.parametrize("change", ["texts", "encoder", "normaliser", "max_length"])
+def test_cache_is_keyed_by_everything_that_changes_an_embedding(tmp_path, sentence_folder, change):
+    folder = str(sentence_folder("bert"))
+    embed(load_encoder(folder), DATA.texts, cache=tmp_path)
+    texts, options = DATA.texts, {}
+    if change == "texts":
+        texts = [*DATA.texts[:-1], "another ferry"]
+    elif change == "encoder":
+        folder = str(sentence_folder("bert", seed=9))
+    else:
+        options = {"normaliser": "http"} if change == "normaliser" else {"max_length": 7}
+    embed(load_encoder(folder, **options), texts, cache=tmp_path)
+    assert len([entry for entry in tmp_path.rglob("*") if entry.is_file()]) == 2
+
+
+def test_damaged_cache_entry_is_computed_anew(tmp_path, sentence_folder):
+    encoder = load_encoder(str(sentence_folder("bert")))
+    first = embed(encoder, DATA.texts, cache=tmp_path)
+    (entry,) = [file for file in tmp_path.rglob("*") if file.is_file()]
+    entry.write_bytes(entry.read_bytes()[:-20])
+    assert (embed(encoder, DATA.texts, cache=tmp_path) == first).all()
+
+
+def test_cache_that_cannot_be_written_does_no_harm(tmp_path, sentence_folder, caplog):
+    (tmp_path / "file").write_text("")
+    encoder = load_encoder(str(sentence_folder("bert")))
+    kept = embed(encoder, DATA.texts, cache=tmp_path / "file" / "cache")
+    assert (kept == embed(encoder, DATA.texts)).all()
+    assert "cannot be written" in caplog.text
