@@ -20,7 +20,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("model", metavar="DIR", help="trained model, written by 'edgewren train'")
     parser.add_argument("--output", "-o", metavar="BUNDLE", help="folder for the bundle (default: DIR-bundle)")
-    parser.add_argument("--precision", default="fp32", metavar="P,Q", help="variants to build (default: fp32)")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        metavar="P,Q",
+        help="variants to build: fp32, or fp32,int8 (int8: less than half the time on CPUs with VNNI, a quarter of the "
+        "size; fails if it changes more than 0.5 %% of the labels of at least 1,000 texts). Default: fp32",
+    )
     parser.add_argument("--texts", metavar="FILE", help="texts for the parity gates (default: the training texts)")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="of --texts (default: text)")
     parser.add_argument("--force", action="store_true", help="overwrite an existing bundle")

@@ -10,12 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.errors import ParityError
+from edgewren.metrics import evaluate
 
 LOGIT_TOLERANCE = 1e-4
 """fp32 sums in another order differ by about 1e-6 here; 1e-4 leaves room for deep encoders and catches any mistake."""
 
 LABEL_MARGIN = 1e-3
 """Labels must be equal wherever the reference's two largest logits differ by more than this."""
+
+MOST_FLIPS = 0.005
+"""Share of labels that quantisation may change."""
+
+MOST_F1_LOSS = 0.005
+"""Loss of macro-F1 that quantisation may cost."""
+
+QUANTISED_TEXTS = 1000
+"""Texts that it takes to tell 0.5 % of flips from chance."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,98 @@ def compare(
     return stage
 
 
+@dataclass(frozen=True)
+class QuantisedStage:
+    """The comparison of a quantised variant with fp32.
+
+    Attributes:
+        name: for example "fp32 -> int8".
+        texts: number of texts compared.
+        max_difference, mean_difference: of any logit.
+        label_flips: texts whose label differs.
+        macro_f1_fp32, macro_f1: of both against `truth`.
+        truth: what they were judged against, "labels" or, where none were given, "fp32's labels".
+        allowed: the bounds, in words.
+    """
+
+    name: str
+    texts: int
+    max_difference: float
+    mean_difference: float
+    label_flips: int
+    macro_f1_fp32: float
+    macro_f1: float
+    truth: str
+    allowed: str = f"{MOST_FLIPS:.1%} of labels, {MOST_F1_LOSS * 100:.1f} points of macro-F1"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare_quantised(
+    name: str,
+    reference: NDArray[Any],
+    candidate: NDArray[Any],
+    labels: Sequence[str],
+    truth: Sequence[str] | None,
+) -> QuantisedStage:
+    """Compare logits [n, labels] of a quantised variant with fp32's, and refuse one that decides too differently.
+
+    Args:
+        truth: the true label of each text; None: fp32's labels take their place.
+
+    Raises:
+        ParityError: too few texts, a logit is not finite, too many labels changed, or too much macro-F1 was lost.
+    """
+    check_enough_texts(name, len(reference))
+    if not np.isfinite(candidate).all():
+        raise ParityError(f"{name}: a logit is not finite. Nothing was written.")
+    before = [labels[index] for index in reference.argmax(axis=1)]
+    after = [labels[index] for index in candidate.argmax(axis=1)]
+    judge = before if truth is None else list(truth)
+    difference = np.abs(np.asarray(candidate, np.float64) - np.asarray(reference, np.float64))
+    stage = QuantisedStage(
+        name=name,
+        texts=len(reference),
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        label_flips=sum(a != b for a, b in zip(before, after, strict=True)),
+        macro_f1_fp32=evaluate(judge, before, labels).macro_f1.value,
+        macro_f1=evaluate(judge, after, labels).macro_f1.value,
+        truth="fp32's labels" if truth is None else "labels",
+    )
+    lost = stage.macro_f1_fp32 - stage.macro_f1
+    if stage.label_flips > MOST_FLIPS * stage.texts or lost > MOST_F1_LOSS + 1e-9:  # 1e-9: the subtraction rounds
+        raise ParityError(
+            f"{name} changes {stage.label_flips} of {stage.texts:,} labels and macro-F1 from {stage.macro_f1_fp32:.4f} "
+            f"to {stage.macro_f1:.4f}; allowed are {stage.allowed}. Nothing was written. Export with --precision fp32, "
+            "or train on more rows: few labels should hang on a hair."
+        )
+    return stage
+
+
+def check_enough_texts(name: str, texts: int) -> None:
+    """Refuse to judge a quantised variant by too few texts.
+
+    Raises:
+        ParityError: fewer than `QUANTISED_TEXTS`.
+    """
+    if texts < QUANTISED_TEXTS:
+        raise ParityError(
+            f"{name} is only proved on {QUANTISED_TEXTS:,} texts or more, and there are {texts:,}. Nothing was "
+            "written. Give more with --texts FILE (no labels needed), or export with --precision fp32."
+        )
+
+
 def table(stages: Sequence[dict[str, Any]]) -> str:
     """Return the stages as a Markdown table."""
     lines = ["| stage | texts | max \\|Δ logit\\| | allowed | labels changed |", "|---|---|---|---|---|"]
     lines += [
-        f"| {s['name']} | {s['texts']:,} | {s['max_difference']:.1e} | {s['tolerance']:.0e} | {s['label_flips']} |"
+        f"| {s['name']} | {s['texts']:,} | {s['max_difference']:.1e} | {_allowed(s)} | {s['label_flips']} |"
         for s in stages
     ]
     return "\n".join(lines)
+
+
+def _allowed(stage: dict[str, Any]) -> str:
+    return str(stage["allowed"]) if "allowed" in stage else f"{stage['tolerance']:.0e}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +28,23 @@ from edgewren_export import fold, graph, parity
 from edgewren_export.card import model_card
 from edgewren_export.golden import golden_texts
 from edgewren_export.optimise import operators, optimise
+from edgewren_export.quantise import channel_ranges, quantise
 from edgewren_export.trained_model import TOKENIZER_FILES, TrainedModel, read_trained_model
+
+if TYPE_CHECKING:
+    import onnx
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "int8")
 PARITY_TEXTS = 500
 """Texts that the gates want; with fewer, all there are take part, and the card says how many."""
 
-_MOST_PARITY_TEXTS = 1000
+_MOST_PARITY_TEXTS = 2000
 _NEIGHBOUR_TEXTS = 200
+_SMOOTHING_TEXTS = 128
+_FP32_FILE = "onnx/model.onnx"
+_INT8_FILE = "onnx/model_int8.onnx"
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "skl2onnx", "scikit-learn", "tokenizers")
 _ARCHITECTURE_SUFFIX = "ForSequenceClassification"
 
@@ -64,7 +71,7 @@ def export(
     Args:
         model_folder: written by `edgewren train`.
         output: the bundle's folder; appears complete or not at all.
-        precisions: variants to build ("fp32").
+        precisions: variants to build: "fp32", or "fp32" and "int8". fp32 is always there: its logits are the reference.
         texts: real texts for the parity gates; default: the training texts.
         force: overwrite an existing bundle.
         say: told what was done, line by line.
@@ -80,7 +87,9 @@ def export(
     target = Path(output).absolute()
     _check_target(target, force=force)
     model = read_trained_model(model_folder)
-    gate_texts = _gate_texts(model, texts, say)
+    gate_texts, truth = _gate_texts(model, texts, say)
+    if "int8" in precisions:
+        parity.check_enough_texts("fp32 -> int8", len(gate_texts))
     ids = model.tokenizer.encode(gate_texts).ids
     report: dict[str, Any] = {"gate_texts": len(gate_texts)}
 
@@ -107,16 +116,22 @@ def export(
     say(f"logits alone and in a batch: {report['alone_or_in_batch']}")
 
     golden = golden_texts(model.max_length)
-    golden_logits = _run(session, model.tokenizer.encode(golden).ids)
+    golden_ids = model.tokenizer.encode(golden).ids
+    golden_logits = _run(session, golden_ids)
+    variants = {_FP32_FILE: onnx_bytes}
+    if "int8" in precisions:
+        variants[_INT8_FILE] = _int8(optimised, ids, optimised_logits, model.labels, truth, report, say)
+        difference = np.abs(_session_logits(variants[_INT8_FILE], golden_ids) - golden_logits)
+        report["golden_difference"] = {"int8": float(difference.max())}
     files = {
         **{name: (model.folder / name).read_bytes() for name in TOKENIZER_FILES},
         "config.json": _config(model, loaded),
         "golden.jsonl": _golden_lines(golden, golden_logits),
     }
-    manifest = _manifest(model, files, onnx_bytes, report)
+    manifest = _manifest(model, files, variants, report)
     files["README.md"] = model_card(manifest, target.name).encode()
-    manifest = _manifest(model, files, onnx_bytes, report)
-    _write(target, {**files, "onnx/model.onnx": onnx_bytes, MANIFEST: manifest.to_json()})
+    manifest = _manifest(model, files, variants, report)
+    _write(target, {**files, **variants, MANIFEST: manifest.to_json()})
     Bundle.open(target)
     return Export(target, manifest)
 
@@ -130,14 +145,19 @@ def _check_target(target: Path, *, force: bool) -> None:
         raise UsageError(f"{target} is not a bundle; --force only overwrites bundles. Choose another --output.")
 
 
-def _gate_texts(model: TrainedModel, texts: Sequence[str] | None, say: Callable[[str], None]) -> list[str]:
+def _gate_texts(
+    model: TrainedModel, texts: Sequence[str] | None, say: Callable[[str], None]
+) -> tuple[list[str], list[str] | None]:
+    """Return the texts of the gates and, for training texts, their labels."""
     real = list(model.texts if texts is None else texts)
     if not real:
         raise BundleError(f"{model.folder} has no train.jsonl. Give texts for the parity gates with --texts FILE.")
     if len(real) < PARITY_TEXTS:
         say(f"note: parity is checked on {len(real)} texts; {PARITY_TEXTS} or more say more (--texts FILE)")
+    if texts is not None:
+        return real, None
     step = max(1, -(-len(real) // _MOST_PARITY_TEXTS))
-    return real[::step] if texts is None else real
+    return real[::step], list(model.text_labels[::step])
 
 
 def _reference_logits(
@@ -171,14 +191,42 @@ def _run(session: ModelSession, ids: list[list[int]]) -> NDArray[np.float32]:
     return out[inverse]
 
 
-def _check_neighbours(session: ModelSession, ids: list[list[int]], in_batches: NDArray[np.float32]) -> str:
+def _int8(
+    optimised: onnx.ModelProto,
+    ids: list[list[int]],
+    reference: NDArray[np.float32],
+    labels: Sequence[str],
+    truth: Sequence[str] | None,
+    report: dict[str, Any],
+    say: Callable[[str], None],
+) -> bytes:
+    """Build the int8 variant and prove it: few flips, little loss, and the same bits alone and in any batch."""
+    quantised = quantise(optimised, channel_ranges(optimised, ids[:_SMOOTHING_TEXTS]))
+    data: bytes = quantised.SerializeToString()
+    session = ModelSession(data)
+    logits = _run(session, ids)
+    stage = parity.compare_quantised("fp32 -> int8", reference, logits, labels, truth)
+    report["stages"].append(stage.as_dict())
+    neighbours = _check_neighbours(session, ids[:_NEIGHBOUR_TEXTS], logits, exact=True)
+    report["int8"] = {"alone_or_in_batch": neighbours, "operators": operators(quantised)}
+    say(
+        f"{stage.name}: {stage.texts:,} texts, largest difference {stage.max_difference:.1e}, mean "
+        f"{stage.mean_difference:.1e}, {stage.label_flips} labels changed, macro-F1 {stage.macro_f1_fp32:.4f} -> "
+        f"{stage.macro_f1:.4f} (against {stage.truth}); alone and in a batch: {neighbours}"
+    )
+    return data
+
+
+def _check_neighbours(
+    session: ModelSession, ids: list[list[int]], in_batches: NDArray[np.float32], *, exact: bool = False
+) -> str:
     """Score texts one by one and compare with the same texts in batches, bit by bit."""
     alone = np.concatenate([session.run(np.array([row], dtype=np.int64)) for row in ids])
     differing = int((alone != in_batches[: len(ids)]).any(axis=1).sum())
     if not differing:
         return f"bit-identical ({len(ids)} texts)"
     largest = float(np.abs(alone - in_batches[: len(ids)]).max())
-    if largest > parity.LOGIT_TOLERANCE:
+    if exact or largest > parity.LOGIT_TOLERANCE:
         raise ParityError(
             f"{differing} of {len(ids)} texts score differently alone and in a batch, by up to {largest:.1e}."
         )
@@ -209,7 +257,10 @@ def _golden_lines(texts: Sequence[str], logits: NDArray[np.float32]) -> bytes:
     return "".join(json.dumps({"text": text, "logits": values}) + "\n" for text, values in rows).encode()
 
 
-def _manifest(model: TrainedModel, files: dict[str, bytes], onnx_bytes: bytes, report: dict[str, Any]) -> Manifest:
+def _manifest(
+    model: TrainedModel, files: dict[str, bytes], variants: dict[str, bytes], report: dict[str, Any]
+) -> Manifest:
+    precisions = {_FP32_FILE: ("fp32", "any"), _INT8_FILE: ("int8", "cpu")}
     return Manifest(
         labels=model.labels,
         kind=model.kind,
@@ -217,7 +268,8 @@ def _manifest(model: TrainedModel, files: dict[str, bytes], onnx_bytes: bytes, r
         normaliser=model.normaliser,
         temperature=model.temperature,
         variants={
-            "fp32": Variant("onnx/model.onnx", len(onnx_bytes), _sha256(onnx_bytes), precision="fp32", device="any")
+            precisions[name][0]: Variant(name, len(data), _sha256(data), *precisions[name])
+            for name, data in variants.items()
         },
         files={name: File(len(data), _sha256(data)) for name, data in sorted(files.items())},
         encoder=model.encoder,

@@ -21,6 +21,7 @@ class TrainedModel:
 
     Attributes:
         texts: the training texts, for the parity gates; they never enter a bundle.
+        text_labels: the label of each.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class TrainedModel:
     training: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     texts: tuple[str, ...]
+    text_labels: tuple[str, ...]
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -61,6 +63,7 @@ def read_trained_model(path: str | Path) -> TrainedModel:
         for name in (*weights, *TOKENIZER_FILES):
             if not (folder / name).exists():
                 raise BundleError(f"{folder} lacks {name}: the trained model is incomplete. Train again.")
+        rows = _rows(folder / "train.jsonl")
         return TrainedModel(
             folder=folder,
             kind=kind,
@@ -71,7 +74,8 @@ def read_trained_model(path: str | Path) -> TrainedModel:
             encoder=data["encoder"],
             training=data["training"],
             evaluation=data["evaluation"],
-            texts=_texts(folder / "train.jsonl"),
+            texts=tuple(text for text, _ in rows),
+            text_labels=tuple(label for _, label in rows),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BundleError):
@@ -79,8 +83,9 @@ def read_trained_model(path: str | Path) -> TrainedModel:
         raise BundleError(f"{described} is damaged ({type(error).__name__}: {error}). Train again.") from error
 
 
-def _texts(path: Path) -> tuple[str, ...]:
+def _rows(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
-        return ()
+        return []
     with path.open(encoding="utf-8", newline="\n") as stream:
-        return tuple(json.loads(line)["text"] for line in stream)
+        rows = [json.loads(line) for line in stream]
+    return [(row["text"], row["label"]) for row in rows]

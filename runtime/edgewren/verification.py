@@ -39,7 +39,8 @@ class Replay:
         max_difference: largest |difference| of any logit from the golden one.
         label_flips: texts whose label is another.
         label_flips_beyond_margin: of those, where the golden logits were further apart than `LABEL_MARGIN`.
-        ok: fp32 within `LOGIT_TOLERANCE`; other precisions without flips beyond the margin.
+        ok: fp32 within `LOGIT_TOLERANCE`; a quantised variant within twice the difference that its export measured
+            (other processors round elsewhere); in both, no flips beyond the margin.
         skipped: why this variant was not replayed here, or None.
     """
 
@@ -165,9 +166,10 @@ def _replay(bundle: Bundle, name: str, texts: list[str], golden: NDArray[np.floa
     difference = float(np.abs(logits - golden).max())
     top_two = np.sort(golden, axis=1)[:, -2:]
     flips = logits.argmax(axis=1) != golden.argmax(axis=1)
-    sure_flips = int((flips & (top_two[:, 1] - top_two[:, 0] > LABEL_MARGIN)).sum())
-    # NaN fails both comparisons.
-    agrees = difference <= LOGIT_TOLERANCE if variant.precision == "fp32" else bool(np.isfinite(difference))
+    allowed = _allowed_difference(bundle, name)
+    # Two logits that each may move by `allowed` may close a gap of twice that.
+    margin = LABEL_MARGIN if variant.precision == "fp32" else max(LABEL_MARGIN, 2 * allowed)
+    sure_flips = int((flips & (top_two[:, 1] - top_two[:, 0] > margin)).sum())
     return Replay(
         variant=name,
         device=device,
@@ -175,5 +177,17 @@ def _replay(bundle: Bundle, name: str, texts: list[str], golden: NDArray[np.floa
         max_difference=difference,
         label_flips=int(flips.sum()),
         label_flips_beyond_margin=sure_flips,
-        ok=agrees and not sure_flips,
+        ok=difference <= allowed and not sure_flips,  # NaN fails the comparison
     )
+
+
+def _allowed_difference(bundle: Bundle, name: str) -> float:
+    if bundle.manifest.variants[name].precision == "fp32":
+        return LOGIT_TOLERANCE
+    try:
+        return 2 * float(bundle.manifest.parity["golden_difference"][name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{bundle.path} doesn't say how far variant {name!r} may be from the golden logits "
+            "(parity.golden_difference in manifest.json). Export the bundle again."
+        ) from error

@@ -8,7 +8,7 @@ import json
 import pytest
 import tiny_models
 
-from edgewren.errors import OutputError, UsageError
+from edgewren.errors import InvariantError, OutputError, UsageError
 from edgewren_train import model as model_module
 from edgewren_train.embedding import embed
 from edgewren_train.encoders import load_encoder
@@ -51,6 +51,32 @@ def test_same_seed_and_data_give_the_same_files(recipe, tmp_path, encoder_folder
             description["training"].pop(timing, None)
         trained.append((files, description))
     assert trained[0] == trained[1]
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_saved_head_is_the_one_that_was_evaluated(tmp_path, sentence_folder, classes):
+    """The bundle, made from the folder, decides as training did in memory: its confusion matrix is the reported one."""
+    from edgewren import Classifier
+    from edgewren.metrics import evaluate
+    from edgewren_export.pipeline import export
+
+    data = tiny_models.labelled(*tiny_models.toy_texts(60, classes=classes))
+    test = tiny_models.labelled(*tiny_models.toy_texts(80, classes=classes, seed=3))
+    summary = run_ridge(data, tmp_path / "m", encoder_spec=str(sentence_folder("bert")), folds=0, test=test)
+    predicted = Classifier.load(export(tmp_path / "m", tmp_path / "b").folder, device="cpu").predict(test.texts)
+    reported = summary.evaluations["test file"]
+    assert evaluate(test.labels, predicted, data.classes).as_dict() == reported.as_dict()
+    assert reported.accuracy.value > 1.5 / classes, "the toy texts give their labels away"
+
+
+def test_head_that_does_not_survive_writing_is_caught(tmp_path, sentence_folder, monkeypatch):
+    import safetensors.numpy
+
+    save = safetensors.numpy.save_file
+    monkeypatch.setattr(safetensors.numpy, "save_file", lambda t, f: save({k: v * 2 for k, v in t.items()}, f))
+    with pytest.raises(InvariantError, match="does not hold the head that was trained"):
+        run_ridge(DATA, tmp_path / "m", encoder_spec=str(sentence_folder("bert")), folds=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failing_disk_leaves_nothing_behind_and_the_old_model_whole(

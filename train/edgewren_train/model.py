@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewren.errors import OutputError, UsageError
+from edgewren.errors import InvariantError, OutputError, UsageError
 from edgewren_train.encoders import TokenizerFiles
 from edgewren_train.ridge import RidgeHead
 
@@ -76,12 +76,17 @@ def save_ridge(
     rows: Sequence[tuple[str, str]],
 ) -> None:
     """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels."""
-    from safetensors.numpy import save_file
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
 
     def write(target: Path) -> None:
         encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
         tensors = {"mean": head.mean, "scale": head.scale, "coef": head.coef, "intercept": head.intercept}
-        save_file(tensors, target / "head.safetensors")
+        # safetensors 0.8 writes memory as it lies; scikit-learn's multi-class coef_ lies in columns.
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, target / "head.safetensors")
+        kept = load_file(target / "head.safetensors")
+        if any(not np.array_equal(kept[name], value) for name, value in tensors.items()):
+            raise InvariantError("head.safetensors does not hold the head that was trained. Please report this.")
 
     _save(folder, description, files, rows, write)
 

@@ -1,0 +1,195 @@
+"""int8 per token: each text by itself, close to fp32, small, and refused where it decides too differently."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import tiny_models
+
+from edgewren import Classifier
+from edgewren.bundle import Bundle
+from edgewren.errors import BundleError, ParityError
+from edgewren.verification import verify
+from edgewren_export import parity, pipeline
+from edgewren_export.optimise import operators
+from edgewren_export.pipeline import export
+from edgewren_export.quantise import channel_ranges, products, quantise, quantise_columns
+
+ARCHITECTURES = [
+    ("ridge", "bert"),
+    ("ridge", "mpnet"),
+    ("ridge", "roberta"),
+    ("ridge", "distilbert"),
+    ("lora", "bert"),
+    ("lora", "roberta"),
+]
+
+
+@pytest.fixture(scope="module")
+def many_texts():
+    return tiny_models.toy_texts(1100, seed=5)[0]
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(train_model, many_texts, tmp_path_factory):
+    """Return a function: recipe and architecture to a bundle with int8.
+
+    The gate is wide open: random encoders have no margin between classes. It has tests of its own.
+    """
+    made = {}
+
+    def make(recipe, architecture):
+        key = recipe, architecture
+        if key not in made:
+            folder = tmp_path_factory.mktemp("int8") / f"{recipe}-{architecture}"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(parity, "MOST_FLIPS", 0.2)
+                patch.setattr(parity, "MOST_F1_LOSS", 0.2)
+                export(train_model(recipe, architecture), folder, precisions=["fp32", "int8"], texts=many_texts)
+            made[key] = folder
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)
+def test_logits_are_bit_identical_alone_in_any_batch_order_and_thread_count(
+    int8_bundle, many_texts, recipe, architecture
+):
+    bundle = int8_bundle(recipe, architecture)
+    texts = [*many_texts[:60], *tiny_models.MIXED_TEXTS]
+    one, two = (Classifier.load(bundle, device="cpu", threads=count, variant="int8") for count in (1, 2))
+    expected = one.score(texts).logits
+    assert (two.score(texts).logits == expected).all()
+    shuffled = np.random.default_rng(2).permutation(len(texts))
+    assert (two.score([texts[index] for index in shuffled]).logits == expected[shuffled]).all()
+    assert (np.concatenate([one.score([text]).logits for text in texts]) == expected).all()
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)
+def test_every_layer_is_quantised_and_the_logits_stay_close(int8_bundle, many_texts, recipe, architecture):
+    bundle = int8_bundle(recipe, architecture)
+    counted = operators(onnx.load(bundle / "onnx" / "model_int8.onnx"))
+    assert counted["MatMulIntegerToFloat"] >= 6
+    assert "SkipLayerNormalization" not in counted
+    fp32 = Classifier.load(bundle, device="cpu", variant="fp32").score(many_texts).logits
+    int8 = Classifier.load(bundle, device="cpu", variant="int8").score(many_texts).logits
+    assert np.abs(int8 - fp32).max() > 0
+    assert np.corrcoef(int8.ravel(), fp32.ravel())[0, 1] > 0.99
+
+
+def test_int8_is_the_default_on_a_cpu_and_the_bundle_verifies(int8_bundle):
+    bundle = int8_bundle("ridge", "bert")
+    assert Classifier.load(bundle, device="cpu").variant == "int8"
+    verified = verify(bundle)
+    assert verified.ok, verified.failures
+    assert {replay.variant for replay in verified.replays} == {"fp32", "int8"}
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    assert "| fp32 -> int8 | 1,100 |" in card
+
+
+def test_verify_catches_an_int8_variant_that_computes_something_else(int8_bundle, tmp_path):
+    import hashlib
+    import shutil
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(int8_bundle("ridge", "bert"), bundle)
+    model = onnx.load(bundle / "onnx" / "model_int8.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("int8_weight_scales"):
+            values = onnx.numpy_helper.to_array(tensor) * np.float32(1.5)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    data = model.SerializeToString()
+    (bundle / "onnx" / "model_int8.onnx").write_bytes(data)
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest["variants"]["int8"].update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert [failure[:12] for failure in verify(bundle).failures] == ["variant int8"]
+
+
+def test_too_few_texts_are_refused_before_anything_is_computed(train_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.graph, "to_onnx", None)  # would fail
+    with pytest.raises(ParityError, match="only proved on 1,000 texts or more, and there are 60"):
+        export(train_model("ridge"), tmp_path / "b", precisions=["int8"])
+    assert not (tmp_path / "b").exists()
+
+
+def test_gate_refuses_too_many_flips_and_writes_nothing(train_model, many_texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(parity, "MOST_FLIPS", -1.0)
+    with pytest.raises(ParityError, match="fp32 -> int8 changes 0?[0-9]* of 1,100 labels and macro-F1 from"):
+        export(train_model("ridge"), tmp_path / "b", precisions=["fp32", "int8"], texts=many_texts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("flips", "passes"), [(0, True), (5, True), (6, False)])
+def test_gate_allows_half_a_percent_of_flips(flips, passes):
+    reference = np.tile(np.array([[1.0, -1.0], [-1.0, 1.0]], np.float32), (500, 1))
+    candidate = reference.copy()
+    candidate[:flips] = candidate[:flips, ::-1]
+    truth = ["a", "b"] * 500
+    if passes:
+        stage = parity.compare_quantised("fp32 -> int8", reference, candidate, ("a", "b"), truth)
+        assert stage.label_flips == flips
+        assert stage.macro_f1_fp32 == 1.0
+    else:
+        with pytest.raises(ParityError, match="changes 6 of 1,000 labels"):
+            parity.compare_quantised("fp32 -> int8", reference, candidate, ("a", "b"), truth)
+
+
+def test_gate_refuses_loss_of_macro_f1_in_a_rare_class():
+    truth = ["a"] * 990 + ["b"] * 10
+    reference = np.array([[1.0, -1.0]] * 990 + [[-1.0, 1.0]] * 10, np.float32)
+    candidate = reference.copy()
+    candidate[-4:] = candidate[-4:, ::-1]
+    with pytest.raises(ParityError, match="macro-F1 from 1.0000 to 0.87"):
+        parity.compare_quantised("fp32 -> int8", reference, candidate, ("a", "b"), truth)
+    with pytest.raises(ParityError, match="not finite"):
+        parity.compare_quantised("fp32 -> int8", reference, candidate * np.nan, ("a", "b"), None)
+
+
+def test_columns_are_quantised_symmetrically_to_nearest():
+    weight = np.random.default_rng(1).normal(size=(40, 7)).astype(np.float32)
+    weight[:, 3] = 0
+    values, scales = quantise_columns(weight)
+    assert values.dtype == np.int8
+    assert values.min() >= -127
+    assert (np.abs(values * scales - weight) <= scales / 2 + 1e-7).all()
+
+
+def test_smoothing_alone_changes_nothing_but_rounding(train_model):
+    """Products of the smoothed activation and weight are those of the original ones."""
+    from edgewren_export import graph
+    from edgewren_export.optimise import optimise
+    from edgewren_export.trained_model import read_trained_model
+
+    model = read_trained_model(train_model("ridge"))
+    fp32 = optimise(graph.to_onnx(graph.scoring_module(model, graph.load_sentence_encoder(model)), 2))
+    ids = model.tokenizer.encode(list(model.texts)).ids
+    ranges = channel_ranges(fp32, ids)
+    assert set(ranges) == set(products(fp32))
+    assert all((values >= 0).all() and np.isfinite(values).all() for values in ranges.values())
+    plain, smooth = quantise(fp32, {}), quantise(fp32, ranges)
+    reference = pipeline._session_logits(fp32.SerializeToString(), ids)
+    for candidate in (plain, smooth):
+        logits = pipeline._session_logits(candidate.SerializeToString(), ids)
+        assert np.abs(logits - reference).max() < 0.2 * np.abs(reference).max()
+
+
+def test_graph_without_products_is_refused():
+    node = onnx.helper.make_node("Identity", ["input_ids"], ["logits"])
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node], "none", [value("input_ids", onnx.TensorProto.INT64, [1, 2])], [value("logits", 7, [1, 2])]
+    )
+    with pytest.raises(BundleError, match="no matrix products with constant weights"):
+        channel_ranges(onnx.helper.make_model(graph), [[1, 2]])
+
+
+def test_manifest_says_how_far_int8_is_from_the_golden_logits(int8_bundle):
+    manifest = Bundle.open(int8_bundle("lora", "bert")).manifest
+    assert 0 < manifest.parity["golden_difference"]["int8"] < 10
+    assert manifest.variants["int8"].device == "cpu"
+    assert manifest.parity["int8"]["alone_or_in_batch"] == "bit-identical (200 texts)"
