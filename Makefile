@@ -33,7 +33,7 @@ format: $(VENV)/.ready ## apply formatting and safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.ready ## fp32 throughput beside the stacks that users would otherwise take
+bench: $(VENV)/.ready ## throughput beside the stacks that users would otherwise take
 	$(BIN)/python benchmarks/throughput.py
 
 # torch comes first and alone: a plain resolve could take a newer build with gigabytes of CUDA.

@@ -74,6 +74,15 @@ def test_lora_evaluates_the_same_way_before_and_after(write, encoder_folder, tmp
     assert "the head is the trained one" in err
 
 
+def test_model_that_answers_one_label_to_everything_is_reported(write, encoder_folder, tmp_path, capsys):
+    options = ["--output", tmp_path / "m", "--epochs", 1, "--learning-rate", "1e-9"]
+    path = write(rows=90, classes=5)
+    assert train("lora", path, encoder_folder("bert"), *options) == 0
+    answers = json.loads((tmp_path / "m" / "model.json").read_text())["evaluation"]["training rows (optimistic)"]
+    one = sum(count > 0 for count in map(sum, zip(*answers["confusion"], strict=True))) == 1
+    assert ("to every text. Train longer" in capsys.readouterr().err) == one
+
+
 def test_classic_grid_is_six_values_and_says_that_its_best_is_its_edge(write, sentence_folder, tmp_path, capsys):
     code = train("ridge", write(), sentence_folder("bert"), "--output", tmp_path / "m", "--alphas", "classic")
     err = capsys.readouterr().err

@@ -150,11 +150,13 @@ def run_lora(
     judged, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
     judged_ids = base.tokenizer.encode(judged.texts).ids
 
-    def evaluated(model: Any) -> Evaluation:
-        best = lora.predict_logits(model, judged_ids).argmax(axis=1)
-        return evaluate(judged.labels, [data.classes[index] for index in best], data.classes, seed=recipe.seed)
+    def predicted(model: Any) -> list[str]:
+        return [data.classes[index] for index in lora.predict_logits(model, judged_ids).argmax(axis=1)]
 
-    evaluations = {f"{where}, before training": evaluated(base.model)}
+    def evaluated(labels: Sequence[str]) -> Evaluation:
+        return evaluate(judged.labels, labels, data.classes, seed=recipe.seed)
+
+    evaluations = {f"{where}, before training": evaluated(predicted(base.model))}
     index_of = {name: index for index, name in enumerate(data.classes)}
     result = lora.train(
         base,
@@ -169,7 +171,9 @@ def run_lora(
         f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at "
         f"most {result.merge_difference:.1e}, and the head is the trained one"
     )
-    evaluations[where] = evaluated(result.model)
+    after = predicted(result.model)
+    evaluations[where] = evaluated(after)
+    _warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
     training = {
         **_data_facts(data, test),
         **{key: value for key, value in asdict(recipe).items() if value is not None},
@@ -195,6 +199,11 @@ def run_lora(
     )
     save_lora(output, description, base.files, result.model, list(zip(data.texts, data.labels, strict=True)))
     return Summary(str(output), "lora", data.classes, where, evaluations, training)
+
+
+def _warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:
+    if len(set(predicted)) == 1 and len(predicted) > len(classes):
+        say(f"warning: the model answers {predicted[0]!r} to every text. {remedy}")
 
 
 def _alpha_report(head: ridge.RidgeHead) -> str:
