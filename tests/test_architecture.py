@@ -24,7 +24,7 @@ RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 RUNTIME_OPTIONS = {"archive/parquet.py": {"pyarrow"}, "heatmap.py": {"matplotlib"}, "cli/score.py": {"tqdm"}}
 FLOORS = (
     {"cli", "__main__"},
-    {"archive", "verification", "diagnosis"},
+    {"archive", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
     {"session", "text", "batching", "metrics", "probabilities", "heatmap"},

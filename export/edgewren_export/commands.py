@@ -35,13 +35,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run(args: argparse.Namespace) -> int:
+    from edgewren.archive.texts import read_texts
     from edgewren_export.pipeline import export
 
     result = export(
         args.model,
         args.output or f"{args.model.rstrip('/')}-bundle",
         precisions=[part.strip() for part in args.precision.split(",") if part.strip()],
-        texts=_texts(args.texts, args.text_column) if args.texts else None,
+        texts=read_texts(args.texts, args.text_column) if args.texts else None,
         force=args.force,
         say=lambda message: print(message, file=sys.stderr),  # noqa: T201  people read stderr
     )
@@ -53,15 +54,3 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{name}: {variant.bytes / 1e6:.1f} MB")  # noqa: T201
     print(f"bundle: {shown}\nnext: edgewren score FILE --model {shown}")  # noqa: T201
     return 0
-
-
-def _texts(path: str, column: str) -> list[str]:
-    from edgewren.archive.readers import open_table
-    from edgewren.errors import InputError
-
-    with open_table(path) as table:
-        if column not in table.columns:
-            raise InputError(f"{path} has no column {column!r}. It has: {', '.join(table.columns)}.")
-        return [
-            text for row in table if row.error is None and isinstance(text := row.get(column), str) and text.strip()
-        ]

@@ -130,6 +130,15 @@ def verify(path: str | os.PathLike[str], *, require_sha256: str | None = None) -
     return Verification(bundle.sha256, len(bundle.names()), tuple(replays), tuple(failures))
 
 
+def golden_texts(path: str | os.PathLike[str]) -> list[str]:
+    """Return a bundle's golden texts.
+
+    Raises:
+        BundleError: no bundle, or one without them.
+    """
+    return _golden(Bundle.open(path))[0]
+
+
 def _golden(bundle: Bundle) -> tuple[list[str], NDArray[np.float64]]:
     if GOLDEN not in bundle.manifest.files:
         raise BundleError(f"{bundle.path} has no {GOLDEN}, so its results cannot be checked.")

@@ -1,0 +1,76 @@
+"""`edgewren bench`: figures of this machine, each in its unit, and one JSON document at the end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgewren.archive.texts import read_texts
+from edgewren.cli.main import main
+from edgewren.errors import InputError, UsageError
+from edgewren.measurement import measure
+
+
+def test_figures_are_consistent_with_each_other(tiny_bundle):
+    measured = measure(tiny_bundle, ["good vote", "bad tax", "good vote"], device="cpu", threads=1, seconds=0.05)
+    assert (measured.texts, measured.distinct, measured.tokens) == (3, 2, 8)
+    assert (measured.variant, measured.device, measured.threads) == ("fp32", "cpu", 1)
+    assert measured.rounds >= 3
+    assert measured.texts_per_s > 0
+    latency = measured.latency_ms
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
+    assert 0 < measured.load_s < measured.cold_start_s, "a fresh process must import and load, too"
+    assert measured.peak_resident_mb is None or 10 < measured.peak_resident_mb < 300
+
+
+def test_last_line_is_one_json_document(tiny_bundle, tmp_path, capsys):
+    (tmp_path / "posts.csv").write_text("id,words\n1,good vote\n2,\n3,bad tax\n", encoding="utf-8")
+    options = ["--text-column", "words", "--seconds", "0.05", "--device", "cpu"]
+    assert main(["bench", str(tiny_bundle), str(tmp_path / "posts.csv"), *options]) == 0
+    *people, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last)["texts"] == 2
+    assert [line.split("  ")[0] for line in people] == [
+        "model",
+        "texts",
+        "throughput",
+        "one text",
+        "load",
+        "cold start",
+        "memory",
+    ]
+
+
+def test_without_a_file_the_golden_texts_are_taken_and_that_is_said(tiny_bundle, capsys):
+    assert main(["bench", str(tiny_bundle), "--seconds", "0.05", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["texts"] == 9
+    assert "golden texts" in err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_seconds_must_be_positive(tiny_bundle, capsys, seconds):
+    assert main(["bench", str(tiny_bundle), "--seconds", seconds]) == 2
+    assert "expected at least one and more than 0" in capsys.readouterr().err
+
+
+def test_no_texts_are_refused(tiny_bundle):
+    with pytest.raises(UsageError, match="0 texts"):
+        measure(tiny_bundle, [])
+
+
+def test_column_of_texts_is_read_without_what_is_empty(tmp_path):
+    path = tmp_path / "posts.jsonl"
+    path.write_text('{"text": "a"}\n{"text": " "}\n{"text": 3}\n{"text": "b"}\n', encoding="utf-8")
+    assert read_texts(path)[0] == "a"
+    assert read_texts(path)[-1] == "b"
+    with pytest.raises(InputError, match="has no column 'words'"):
+        read_texts(path, "words")
+    path.write_text('{"text": " "}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="has no texts in column 'text'"):
+        read_texts(path)
+
+
+def test_bundle_that_is_none_is_refused(tmp_path, capsys):
+    assert main(["bench", str(tmp_path)]) == 3
+    assert "has no manifest.json" in capsys.readouterr().err
