@@ -124,11 +124,11 @@ def test_gate_refuses_too_many_flips_and_writes_nothing(train_model, many_texts,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("flips", "passes"), [(0, True), (5, True), (6, False)])
+@pytest.mark.parametrize(("flips", "passes"), [(0, True), (4, True), (6, False)])
 def test_gate_allows_half_a_percent_of_flips(flips, passes):
     reference = np.tile(np.array([[1.0, -1.0], [-1.0, 1.0]], np.float32), (500, 1))
     candidate = reference.copy()
-    candidate[:flips] = candidate[:flips, ::-1]
+    candidate[:flips] = candidate[:flips, ::-1]  # equally often both ways, else macro-F1 falls by more
     truth = ["a", "b"] * 500
     if passes:
         stage = parity.compare_quantised("fp32 -> int8", reference, candidate, ("a", "b"), truth)
