@@ -6,11 +6,13 @@ user's own would be.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -146,20 +148,20 @@ def _fresh_process(
     """Return seconds from starting a process to its first label, and its peak of resident memory in bytes."""
     job = json.dumps({"bundle": os.fspath(path), "options": options, "texts": list(texts)})
     command = [sys.executable, "-c", _FRESH_PROCESS]
-    start = time.perf_counter()
-    with subprocess.Popen(  # noqa: S603  our own interpreter and our own code
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        if process.stdin is None or process.stdout is None:  # for type checkers: both are pipes
-            raise InvariantError("A process was started without pipes.")
-        process.stdin.write(job.encode())
-        process.stdin.close()
-        process.stdin = None
-        first = process.stdout.readline()
-        seconds = time.perf_counter() - start
-        rest, errors = process.communicate()
-    if process.returncode != 0 or not first:
-        reason = errors.decode(errors="replace").strip().splitlines()
+    with tempfile.TemporaryFile() as errors:  # a file, not a pipe: it never fills up
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process:  # noqa: S603  our own code
+            if process.stdin is None or process.stdout is None:  # for type checkers: both are pipes
+                raise InvariantError("A process was started without pipes.")
+            with contextlib.suppress(BrokenPipeError):  # it died early: its exit code tells
+                process.stdin.write(job.encode())
+                process.stdin.close()
+            process.stdout.readline()  # the first label
+            seconds = time.perf_counter() - start
+            rest = process.stdout.read()
+        errors.seek(0)
+        reason = errors.read().decode(errors="replace").strip().splitlines()
+    if process.returncode != 0 or not rest:
         raise InvariantError(f"A fresh process could not score: {reason[-1] if reason else process.returncode}.")
-    peak: int | None = json.loads(rest.splitlines()[-1])["peak_bytes"]
+    peak: int | None = json.loads(rest)["peak_bytes"]
     return seconds, peak

@@ -6,14 +6,16 @@ import json
 
 import pytest
 
+from edgewren import measurement
 from edgewren.archive.texts import read_texts
 from edgewren.cli.main import main
-from edgewren.errors import InputError, UsageError
-from edgewren.measurement import measure
+from edgewren.errors import InputError, InvariantError, UsageError
 
 
 def test_figures_are_consistent_with_each_other(tiny_bundle):
-    measured = measure(tiny_bundle, ["good vote", "bad tax", "good vote"], device="cpu", threads=1, seconds=0.05)
+    measured = measurement.measure(
+        tiny_bundle, ["good vote", "bad tax", "good vote"], device="cpu", threads=1, seconds=0.05
+    )
     assert (measured.texts, measured.distinct, measured.tokens) == (3, 2, 8)
     assert (measured.variant, measured.device, measured.threads) == ("fp32", "cpu", 1)
     assert measured.rounds >= 3
@@ -56,7 +58,7 @@ def test_seconds_must_be_positive(tiny_bundle, capsys, seconds):
 
 def test_no_texts_are_refused(tiny_bundle):
     with pytest.raises(UsageError, match="0 texts"):
-        measure(tiny_bundle, [])
+        measurement.measure(tiny_bundle, [])
 
 
 def test_column_of_texts_is_read_without_what_is_empty(tmp_path):
@@ -74,3 +76,9 @@ def test_column_of_texts_is_read_without_what_is_empty(tmp_path):
 def test_bundle_that_is_none_is_refused(tmp_path, capsys):
     assert main(["bench", str(tmp_path)]) == 3
     assert "has no manifest.json" in capsys.readouterr().err
+
+
+def test_fresh_process_that_fails_is_reported_with_its_reason(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(measurement, "_FRESH_PROCESS", "raise SystemExit('no room')")
+    with pytest.raises(InvariantError, match="A fresh process could not score: no room"):
+        measurement.measure(tiny_bundle, ["good vote"], device="cpu", seconds=0.01)
