@@ -20,11 +20,11 @@ from edgewren_export.quantise import channel_ranges, products, quantise, quantis
 
 ARCHITECTURES = [
     ("ridge", "bert"),
-    ("ridge", "mpnet"),
-    ("ridge", "roberta"),
-    ("ridge", "distilbert"),
     ("lora", "bert"),
-    ("lora", "roberta"),
+    pytest.param("ridge", "mpnet", marks=pytest.mark.slow),
+    pytest.param("ridge", "roberta", marks=pytest.mark.slow),
+    pytest.param("ridge", "distilbert", marks=pytest.mark.slow),
+    pytest.param("lora", "roberta", marks=pytest.mark.slow),
 ]
 
 

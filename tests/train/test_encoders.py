@@ -45,6 +45,7 @@ def offline(home, spec):
     return subprocess.run([sys.executable, "-c", OFFLINE, spec], env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_hub_id_loads_from_the_cache_when_offline(sentence_folder, tmp_path):
     folder = sentence_folder("bert")
     in_hub_cache(folder, tmp_path, "somebody/tiny-encoder")
@@ -54,6 +55,7 @@ def test_hub_id_loads_from_the_cache_when_offline(sentence_folder, tmp_path):
     assert done.stdout.split() == ["somebody/tiny-encoder", str(local.max_length), local.sha256]
 
 
+@pytest.mark.slow
 def test_hub_id_that_is_not_cached_is_refused_when_offline(tmp_path):
     done = offline(tmp_path, "somebody/never-downloaded")
     assert done.returncode != 0
