@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgewren.device import import_onnxruntime
 from edgewren.errors import InvariantError
+from edgewren_export.first_token import first_token_only
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +44,7 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
         raise InvariantError(
             "onnxruntime fused SkipLayerNormalization although it was told not to. Please report this."
         )
-    return optimised
+    return first_token_only(optimised)[0]
 
 
 def operators(model: onnx.ModelProto) -> dict[str, int]:

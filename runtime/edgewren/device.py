@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 _TELEMETRY_OPT_OUT = "ORT_DISABLE_TELEMETRY"
 ONNXRUNTIME_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 MINIMUM_ONNXRUNTIME = (1, 30, 1)
+
+_importing = threading.Lock()
+_imported = False
 
 
 def installed_onnxruntimes() -> dict[str, str]:
@@ -58,27 +62,38 @@ def _telemetry_opted_out() -> Iterator[None]:
 
 
 def import_onnxruntime() -> Any:
-    """Import onnxruntime with its telemetry off.
+    """Import onnxruntime with its telemetry off. Safe to call from several threads at once.
+
+    Where the host process imported it earlier without ORT_DISABLE_TELEMETRY=1, its telemetry is already running and
+    nothing can stop it (measured on 1.32: it tries the network about 9 s after its import): this is logged as a
+    warning.
 
     Raises:
         MissingDependencyError: neither onnxruntime nor onnxruntime-gpu is installed, or it is older than 1.30.1,
             the first release whose loader refuses all known bad model files.
     """
-    loaded = sys.modules.get("onnxruntime")
-    if loaded is None:
+    global _imported  # noqa: PLW0603  the import happens once per process
+    with _importing:
+        ours = "onnxruntime" not in sys.modules
         try:
-            with _telemetry_opted_out():
-                import onnxruntime
+            with _telemetry_opted_out() if ours else contextlib.nullcontext():
+                import onnxruntime  # where another thread is importing it, this waits
         except ImportError as error:
             raise MissingDependencyError(
                 f"onnxruntime cannot be imported ({error}). Install one of: pip install 'edgewren[cpu]' for CPUs, "
                 "pip install 'edgewren[gpu]' for NVIDIA GPUs (one of them, not both)."
             ) from error
-        loaded = onnxruntime
-        _check_version(loaded.__version__)
+        if not _imported and not ours and os.environ.get(_TELEMETRY_OPT_OUT) != "1":
+            logger.warning(
+                "onnxruntime was imported before edgewren, so its telemetry could not be switched off. Set %s=1 in the "
+                "environment, or load edgewren's classifier first.",
+                _TELEMETRY_OPT_OUT,
+            )
+        _imported = True
+    _check_version(onnxruntime.__version__)
     with contextlib.suppress(AttributeError):  # builds without telemetry need not offer the call
-        loaded.disable_telemetry_events()
-    return loaded
+        onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 def _check_version(version: str) -> None:

@@ -1,4 +1,4 @@
-"""int8 per token: each text by itself, close to fp32, small, and refused where it decides too differently."""
+"""int8: each text by itself, close to fp32, small, and refused where it decides too differently."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, ParityError
 from edgewren.verification import verify
 from edgewren_export import parity, pipeline
+from edgewren_export.calibration import channel_ranges
 from edgewren_export.optimise import operators
 from edgewren_export.pipeline import export
-from edgewren_export.quantise import channel_ranges, products, quantise, quantise_columns
+from edgewren_export.quantise import quantise, quantise_columns
 
 ARCHITECTURES = [
     ("ridge", "bert"),
@@ -74,7 +75,6 @@ def test_every_layer_is_quantised_and_the_logits_stay_close(int8_bundle, many_te
     bundle = int8_bundle(recipe, architecture)
     counted = operators(onnx.load(bundle / "onnx" / "model_int8.onnx"))
     assert counted["MatMulIntegerToFloat"] >= 6
-    assert "SkipLayerNormalization" not in counted
     fp32 = Classifier.load(bundle, device="cpu", variant="fp32").score(many_texts).logits
     int8 = Classifier.load(bundle, device="cpu", variant="int8").score(many_texts).logits
     assert np.abs(int8 - fp32).max() > 0
@@ -159,25 +159,6 @@ def test_columns_are_quantised_symmetrically_to_nearest():
     assert (np.abs(values * scales - weight) <= scales / 2 + 1e-7).all()
 
 
-def test_smoothing_alone_changes_nothing_but_rounding(train_model):
-    """Products of the smoothed activation and weight are those of the original ones."""
-    from edgewren_export import graph
-    from edgewren_export.optimise import optimise
-    from edgewren_export.trained_model import read_trained_model
-
-    model = read_trained_model(train_model("ridge"))
-    fp32 = optimise(graph.to_onnx(graph.scoring_module(model, graph.load_sentence_encoder(model)), 2))
-    ids = model.tokenizer.encode(list(model.texts)).ids
-    ranges = channel_ranges(fp32, ids)
-    assert set(ranges) == set(products(fp32))
-    assert all((values >= 0).all() and np.isfinite(values).all() for values in ranges.values())
-    plain, smooth = quantise(fp32, {}), quantise(fp32, ranges)
-    reference = pipeline._session_logits(fp32.SerializeToString(), ids)
-    for candidate in (plain, smooth):
-        logits = pipeline._session_logits(candidate.SerializeToString(), ids)
-        assert np.abs(logits - reference).max() < 0.2 * np.abs(reference).max()
-
-
 def test_graph_without_products_is_refused():
     node = onnx.helper.make_node("Identity", ["input_ids"], ["logits"])
     value = onnx.helper.make_tensor_value_info
@@ -185,7 +166,55 @@ def test_graph_without_products_is_refused():
         [node], "none", [value("input_ids", onnx.TensorProto.INT64, [1, 2])], [value("logits", 7, [1, 2])]
     )
     with pytest.raises(BundleError, match="no matrix products with constant weights"):
-        channel_ranges(onnx.helper.make_model(graph), [[1, 2]])
+        quantise(onnx.helper.make_model(graph), lambda model, names: channel_ranges(model, names, [[1, 2]]))
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)
+def test_session_of_the_runtime_fuses_no_scalar_kernel_back_in(int8_bundle, tmp_path, recipe, architecture):
+    """What onnxruntime's own optimiser makes of the file at loading, with the options of `ModelSession`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(
+        str(int8_bundle(recipe, architecture) / "onnx" / "model_int8.onnx"),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["SkipLayerNormFusion"],
+    )
+    counted = operators(onnx.load(options.optimized_model_filepath))
+    assert "SkipLayerNormalization" not in counted
+    assert "Softmax" not in counted
+    assert counted["Attention"] >= 1
+    assert counted["MatMulIntegerToFloat"] >= 6
+
+
+def test_unknown_attention_is_exported_unfused_and_said(train_model, many_texts, tmp_path, monkeypatch):
+    from edgewren_export.editing import EditableGraph
+
+    optimise = pipeline.optimise
+
+    def with_spelled_out_softmax(model):
+        graph = EditableGraph(optimise(model))
+        for node in graph.nodes():
+            if node.op_type == "Softmax":
+                axis = graph.constant("axis", np.array([-1]))
+                power = graph.define("Exp", [node.input[0]], f"{node.output[0]}_power")
+                total = graph.define("ReduceSum", [power, axis], f"{node.output[0]}_total")
+                graph.define("Div", [power, total], node.output[0])
+        return graph.finish()
+
+    monkeypatch.setattr(pipeline, "optimise", with_spelled_out_softmax)
+    monkeypatch.setattr(parity, "MOST_FLIPS", 0.2)
+    monkeypatch.setattr(parity, "MOST_F1_LOSS", 0.2)
+    said = []
+    bundle = export(
+        train_model("ridge"), tmp_path / "b", precisions=["fp32", "int8"], texts=many_texts, say=said.append
+    )
+    assert any("attention of this architecture is not understood" in line for line in said)
+    assert bundle.manifest.parity["int8"]["fused_attention"] == 0
+    assert verify(bundle.folder).ok
 
 
 def test_manifest_says_how_far_int8_is_from_the_golden_logits(int8_bundle):

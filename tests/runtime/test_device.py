@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import types
 
@@ -41,7 +42,9 @@ def test_granted_cores_is_the_smallest_grant(monkeypatch, quota, expected):
 
 
 def with_providers(monkeypatch, *names):
-    fake = types.SimpleNamespace(get_available_providers=lambda: list(names), disable_telemetry_events=lambda: None)
+    fake = types.SimpleNamespace(
+        __version__="99.0.0", get_available_providers=lambda: list(names), disable_telemetry_events=lambda: None
+    )
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
 
 
@@ -81,3 +84,28 @@ def test_old_onnxruntime_is_refused(version):
 @pytest.mark.parametrize("version", ["1.30.1", "1.31.0.dev20260901", "2.0.0", "1.32.0+cu12"])
 def test_new_onnxruntime_is_taken(version):
     device._check_version(version)
+
+
+def test_first_loads_from_many_threads_at_once_all_succeed(tiny_bundle):
+    """A half-imported onnxruntime must not be used; only a fresh process shows it."""
+    code = f"""
+import threading
+from edgewren import Classifier
+answers, start = [], threading.Barrier(8)
+def load():
+    start.wait()
+    answers.append(Classifier.load({str(tiny_bundle)!r}).predict(["hello"])[0])
+threads = [threading.Thread(target=load) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(answers) == 8 and len(set(answers)) == 1, answers
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_too_old_onnxruntime_is_refused_wherever_it_was_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.SimpleNamespace(__version__="1.22.0"))
+    for _ in range(2):
+        with pytest.raises(MissingDependencyError, match=r"1\.22\.0 is too old"):
+            device.import_onnxruntime()

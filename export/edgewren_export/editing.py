@@ -1,0 +1,111 @@
+"""An ONNX graph that can be edited by giving a tensor a new producer. What nothing needs any more falls away.
+
+Knows nodes and constants, nothing of what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class EditableGraph:
+    """A copy of a model's graph. `define` gives a tensor its producer, new or instead of the old one; `finish` returns
+    the model with the nodes that its outputs need, sorted, and only the constants that those use.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        import onnx
+
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
+        self._producers = {output: node for node in self._model.graph.node for output in node.output if output}
+        self._constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
+        self._shapes: list[onnx.ValueInfoProto] = []
+        self.inputs = tuple(entry.name for entry in self._model.graph.input)
+
+    def nodes(self) -> list[onnx.NodeProto]:
+        """Return the nodes that the outputs need, each after those that it needs."""
+        ordered: list[onnx.NodeProto] = []
+        done: set[int] = set()
+        stack = [(node, False) for node in self._needed([output.name for output in self._model.graph.output])]
+        while stack:
+            node, complete = stack.pop()
+            if id(node) in done:
+                continue
+            if complete:
+                done.add(id(node))
+                ordered.append(node)
+            else:
+                stack.append((node, True))
+                stack += [(needed, False) for needed in self._needed(node.input) if id(needed) not in done]
+        return ordered
+
+    def _needed(self, names: Sequence[str]) -> list[onnx.NodeProto]:
+        return [self._producers[name] for name in names if name in self._producers]
+
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        return self._producers.get(name)
+
+    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
+        """Return the consumers of every tensor, as the graph now stands."""
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes():
+            for name in dict.fromkeys(node.input):
+                found.setdefault(name, []).append(node)
+        return found
+
+    def value(self, name: str) -> NDArray[Any] | None:
+        """Return a constant's value, None where the tensor is computed."""
+        from onnx import numpy_helper
+
+        tensor = self._constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
+        """Add a constant, or find the one of that name again; return its name."""
+        from onnx import numpy_helper
+
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def define(self, operator: str, inputs: Sequence[str], output: str, *, domain: str = "", **attributes: Any) -> str:
+        """Make a node the producer of a tensor; return the tensor's name."""
+        from onnx import helper
+
+        node = helper.make_node(operator, list(inputs), [output], name=f"{output}_node", domain=domain, **attributes)
+        self._producers[output] = node
+        return output
+
+    def declare(self, name: str, shape: Sequence[str | int | None]) -> None:
+        """State a float32 tensor's shape where onnxruntime infers a wrong one."""
+        from onnx import TensorProto, helper
+
+        self._shapes.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def finish(self, *, opset: int | None = None) -> onnx.ModelProto:
+        """Return the edited model, of at least this opset where one is given. The graph must not be used after it."""
+        import onnx
+
+        graph = self._model.graph
+        nodes = self.nodes()
+        used = {name for node in nodes for name in node.input}
+        constants = [tensor for name, tensor in self._constants.items() if name in used]
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(nodes)
+        graph.initializer.extend(constants)
+        graph.value_info.extend(self._shapes)
+        domains = {entry.domain: entry for entry in self._model.opset_import}
+        if opset is not None and domains[""].version < opset:
+            domains[""].version = opset
+            self._model.ir_version = max(self._model.ir_version, onnx.helper.find_min_ir_version_for([domains[""]]))
+        if "com.microsoft" not in domains:
+            self._model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        return self._model

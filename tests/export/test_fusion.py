@@ -1,0 +1,183 @@
+"""Edits of the optimised graph: the same logits, with and without padding, from fewer or cheaper operators."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnx
+import pytest
+import tiny_models
+
+from edgewren.session import ModelSession
+from edgewren_export import graph
+from edgewren_export.attention import fuse_attention
+from edgewren_export.calibration import channel_ranges, vocabulary_rows
+from edgewren_export.editing import EditableGraph
+from edgewren_export.first_token import first_token_only
+from edgewren_export.optimise import operators, optimise
+from edgewren_export.residual import fold_residual_biases
+from edgewren_export.trained_model import read_trained_model
+
+MODELS = [
+    ("ridge", "bert"),
+    ("lora", "bert"),
+    pytest.param("ridge", "mpnet", marks=pytest.mark.slow),
+    pytest.param("lora", "mpnet", marks=pytest.mark.slow),
+    pytest.param("lora", "roberta", marks=pytest.mark.slow),
+    pytest.param("lora", "distilbert", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module")
+def optimised(train_model):
+    """Return a function: recipe and architecture to the optimised graph, before CLS-only, and real token rows."""
+
+    @functools.cache
+    def make(recipe, architecture):
+        model = read_trained_model(train_model(recipe, architecture))
+        loaded = graph.load_sentence_encoder(model) if recipe == "ridge" else graph.load_classifier(model)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgewren_export.optimise.first_token_only", lambda entry: (entry, False))
+            fp32 = optimise(graph.to_onnx(graph.scoring_module(model, loaded), len(model.labels)))
+        return with_random_biases(fp32), model.tokenizer.encode(tiny_models.MIXED_TEXTS).ids
+
+    return make
+
+
+def with_random_biases(model):
+    """Fresh encoders have zero biases, which would hide mistakes in moving them."""
+    edited = EditableGraph(model)
+    random = np.random.default_rng(3)
+    for node in edited.nodes():
+        for index, name in enumerate(node.input):
+            value = edited.value(name)
+            if node.op_type in ("Add", "BiasGelu", "LayerNormalization") and value is not None and value.ndim == 1:
+                noise = (value + random.normal(size=value.shape) * 0.3).astype(np.float32)
+                node.input[index] = edited.constant(f"random_{node.output[0]}_{index}", noise)
+    return edited.finish()
+
+
+def logits(model, ids, mask=None):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ids = np.array(ids, dtype=np.int64)
+    feed = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids) if mask is None else np.array(mask, dtype=np.int64),
+        "token_type_ids": np.zeros_like(ids),
+    }
+    names = {entry.name for entry in session.get_inputs()}
+    return session.run(["logits"], {name: value for name, value in feed.items() if name in names})[0]
+
+
+def assert_same_logits(model, edited, rows):
+    """Alone, in a batch, and padded."""
+    for row in rows:
+        expected = logits(model, [row])
+        np.testing.assert_allclose(logits(edited, [row]), expected, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(logits(edited, [row, row]), np.repeat(expected, 2, axis=0), atol=1e-5, rtol=1e-5)
+    short, long = sorted(rows, key=len)[1], max(rows, key=len)
+    pad = len(long) - len(short)
+    batch, mask = [long, [*short, *[1] * pad]], [[1] * len(long), [1] * len(short) + [0] * pad]
+    np.testing.assert_allclose(logits(edited, batch, mask), logits(model, batch, mask), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), MODELS)
+def test_attention_is_one_operator_and_computes_the_same(optimised, recipe, architecture):
+    model, rows = optimised(recipe, architecture)
+    fused, layers = fuse_attention(model)
+    assert layers == operators(model)["Softmax"] == operators(fused)["Attention"]
+    assert "Softmax" not in operators(fused)
+    onnx.checker.check_model(fused)
+    assert_same_logits(model, fused, rows)
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), MODELS)
+def test_biases_of_residual_branches_move_into_the_normalisation(optimised, recipe, architecture):
+    model, rows = optimised(recipe, architecture)
+    folded = fold_residual_biases(model)
+    layers = operators(model)["Softmax"]
+    assert operators(model)["Add"] - operators(folded)["Add"] == 2 * layers
+    assert_same_logits(model, folded, rows)
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), [entry for entry in MODELS if "lora" in str(entry)])
+def test_last_layer_computes_the_first_token_only_where_pooling_reads_only_that(optimised, recipe, architecture):
+    model, rows = optimised(recipe, architecture)
+    edited, changed = first_token_only(model)
+    assert changed
+    assert_same_logits(model, edited, rows)
+    assert_same_logits(model, fold_residual_biases(fuse_attention(edited)[0]), rows)
+    names = [node.output[0] for node in edited.graph.node if node.op_type == "BiasGelu"]
+    row = max(rows, key=len)
+    ranges = channel_ranges(edited, names, [row])
+    assert len(ranges) == len(names)
+    assert tokens_computed(edited, names[-1], row) == 2 < len(row) == tokens_computed(model, names[-1], row)
+
+
+def tokens_computed(model, name, row):
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids = np.array([row], dtype=np.int64)
+    names = {entry.name for entry in session.get_inputs()}
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    return session.run([name], {key: value for key, value in feed.items() if key in names})[0].shape[1]
+
+
+def test_mean_pooling_keeps_the_last_layer_whole(optimised):
+    model, _ = optimised("ridge", "bert")
+    edited, changed = first_token_only(model)
+    assert not changed
+    assert edited is model
+
+
+@pytest.mark.parametrize("architecture", ["bert", pytest.param("mpnet", marks=pytest.mark.slow)])
+def test_first_token_only_is_bit_identical_alone_and_in_a_batch(optimised, architecture):
+    model, rows = optimised("lora", architecture)
+    session = ModelSession(first_token_only(model)[0].SerializeToString())
+    for row in rows:
+        alone = session.run(np.array([row], dtype=np.int64))
+        for batch in (2, 7, 32):
+            assert (session.run(np.array([row] * batch, dtype=np.int64)) == alone).all()
+
+
+def test_vocabulary_rows_hold_every_word_once_between_the_special_tokens():
+    rows = vocabulary_rows(1000, [101, 102], 64)
+    assert {len(row) for row in rows[:-1]} == {64}
+    assert all(row[0] == 101 and row[-1] == 102 for row in rows)
+    assert sorted(word for row in rows for word in row[1:-1]) == list(range(1000))
+    assert rows == vocabulary_rows(1000, [101, 102], 64)
+    assert sum(len(row) for row in vocabulary_rows(250_000, [], 128)) == 32_768
+
+
+def test_ranges_cover_every_value_of_a_channel(optimised):
+    model, rows = optimised("ridge", "bert")
+    name = next(node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization")
+    one, all_rows = channel_ranges(model, [name], rows[:1])[name], channel_ranges(model, [name], rows)[name]
+    assert (all_rows.low <= one.low).all()
+    assert (all_rows.high >= one.high).all()
+    assert (all_rows.magnitude == np.maximum(-all_rows.low, all_rows.high)).all()
+
+
+def test_edited_graph_drops_what_nothing_needs_and_keeps_the_order():
+    helper = onnx.helper
+    value = functools.partial(helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT, shape=[2])
+    nodes = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
+    model = helper.make_model(helper.make_graph(nodes, "g", [value("x")], [value("y")]))
+    edited = EditableGraph(model)
+    edited.define("Add", ["late", edited.constant("one", np.ones(2, np.float32))], "y")
+    edited.define("Exp", ["x"], "late")
+    edited.constant("unused", np.ones(3, np.float32))
+    result = edited.finish(opset=23)
+    assert [node.op_type for node in result.graph.node] == ["Exp", "Add"]
+    assert [tensor.name for tensor in result.graph.initializer] == ["one"]
+    assert [node.op_type for node in model.graph.node] == ["Abs", "Neg"], "the original is untouched"
+    onnx.checker.check_model(result)
