@@ -7,7 +7,7 @@ as torch's exporter and onnxruntime's optimiser leave them; anything else stays 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,33 @@ _SPLIT_HEADS = [0, 2, 1, 3]
 _SPLIT_HEADS_TURNED = [0, 2, 3, 1]
 
 
+class Mask(NamedTuple):
+    """Names of the condition where scores are masked, and of the value that they are set to."""
+
+    condition: str
+    fill: str
+
+
+class Scores(NamedTuple):
+    """How the softmax's input comes about.
+
+    Attributes:
+        product: the node that multiplies query and key.
+        terms: names of what is added to the product: mask, position bias.
+        mask: None where the mask is added, or there is none.
+    """
+
+    product: onnx.NodeProto
+    terms: tuple[str, ...] = ()
+    mask: Mask | None = None
+
+
+class _Split(NamedTuple):
+    source: str
+    heads: int
+    size: int
+
+
 @dataclass(frozen=True)
 class AttentionPattern:
     """One layer's attention: softmax(scale * query @ key + terms) @ value.
@@ -30,10 +57,8 @@ class AttentionPattern:
         context: name of the result, [batch, sequence of the query, hidden].
         heads, hidden: sizes.
         scale: factor of the scores.
-        terms: names of what is added to the scores: mask, position bias.
-        fill: name of the value that masked scores are set to, None where the mask is added.
-        masked: name of the condition that masks, None where the mask is added.
-        scores, softmax: the nodes of the product and of the softmax.
+        scores: what enters the softmax.
+        softmax: the node.
     """
 
     query: str
@@ -43,10 +68,7 @@ class AttentionPattern:
     heads: int
     hidden: int
     scale: float
-    terms: tuple[str, ...]
-    masked: str | None
-    fill: str | None
-    scores: onnx.NodeProto
+    scores: Scores
     softmax: onnx.NodeProto
 
 
@@ -70,27 +92,24 @@ def find_attention(graph: EditableGraph) -> list[AttentionPattern]:
 def _match(
     graph: EditableGraph, consumers: dict[str, list[onnx.NodeProto]], softmax: onnx.NodeProto
 ) -> AttentionPattern | None:
-    product, turned, context = _chain(consumers, softmax.output[0], ("MatMul", "Transpose", "Reshape"))
-    found = _scores(graph, softmax.input[0])
-    if context is None or product is None or turned is None or found is None:
+    chain = _chain(consumers, softmax.output[0], ("MatMul", "Transpose", "Reshape"))
+    scores = _scores(graph, softmax.input[0])
+    if chain is None or scores is None:
         return None
-    scores, terms, masked, fill = found
-    query = _before_split(graph, scores.input[0], _SPLIT_HEADS)
-    key = _before_split(graph, scores.input[1], _SPLIT_HEADS_TURNED)
+    product, turned, context = chain
+    query = _before_split(graph, scores.product.input[0], _SPLIT_HEADS)
+    key = _before_split(graph, scores.product.input[1], _SPLIT_HEADS_TURNED)
     value = _before_split(graph, product.input[1], _SPLIT_HEADS)
     if query is None or key is None or value is None or attribute(turned, "perm") != _SPLIT_HEADS:
         return None
     return AttentionPattern(
-        query=query[0],
-        key=key[0],
-        value=value[0],
+        query=query.source,
+        key=key.source,
+        value=value.source,
         context=context.output[0],
-        heads=query[1],
-        hidden=query[1] * query[2],
-        scale=attribute(scores, "alpha", 1.0),
-        terms=tuple(terms),
-        masked=masked,
-        fill=fill,
+        heads=query.heads,
+        hidden=query.heads * query.size,
+        scale=attribute(scores.product, "alpha", 1.0),
         scores=scores,
         softmax=softmax,
     )
@@ -98,39 +117,39 @@ def _match(
 
 def _chain(
     consumers: dict[str, list[onnx.NodeProto]], name: str, operators: tuple[str, ...]
-) -> list[onnx.NodeProto | None]:
-    """Return the nodes that follow one another from a tensor, each the only consumer; Nones where it breaks."""
-    found: list[onnx.NodeProto | None] = []
+) -> list[onnx.NodeProto] | None:
+    """Return the nodes that follow one another from a tensor, each the only consumer; None where it breaks."""
+    found: list[onnx.NodeProto] = []
     for operator in operators:
         users = consumers.get(name, [])
         if len(users) != 1 or users[0].op_type != operator:
-            return [None] * len(operators)
+            return None
         found.append(users[0])
         name = users[0].output[0]
     return found
 
 
-def _scores(graph: EditableGraph, name: str) -> tuple[onnx.NodeProto, list[str], str | None, str | None] | None:
-    """Walk up from the softmax to the product of query and key; return it and what was added or masked on the way."""
+def _scores(graph: EditableGraph, name: str) -> Scores | None:
+    """Walk up from the softmax to the product of query and key."""
     node = graph.producer(name)
     if node is None:
         return None
     if node.op_type == "FusedMatMul":
         turned = any(attribute(node, flag, 0) for flag in ("transA", "transB", "transBatchA", "transBatchB"))
-        return None if turned else (node, [], None, None)
+        return None if turned else Scores(node)
     if node.op_type == "Add":
         for scores, term in (node.input, reversed(node.input)):
             found = _scores(graph, scores)
             if found is not None:
-                return found[0], [*found[1], term], found[2], found[3]
+                return found._replace(terms=(*found.terms, term))
     if node.op_type == "Where" and graph.value(node.input[1]) is not None:
         found = _scores(graph, node.input[2])
-        if found is not None and found[2] is None:
-            return found[0], found[1], node.input[0], node.input[1]
+        if found is not None and found.mask is None:
+            return found._replace(mask=Mask(node.input[0], node.input[1]))
     return None
 
 
-def _before_split(graph: EditableGraph, name: str, order: list[int]) -> tuple[str, int, int] | None:
+def _before_split(graph: EditableGraph, name: str, order: list[int]) -> _Split | None:
     """Return the tensor [batch, sequence, hidden] behind one split into heads, the heads and the size of each."""
     turned = graph.producer(name)
     if turned is None or turned.op_type != "Transpose" or attribute(turned, "perm") != order:
@@ -140,7 +159,7 @@ def _before_split(graph: EditableGraph, name: str, order: list[int]) -> tuple[st
     if split is None or shape is None or shape.op_type != "Concat" or len(shape.input) != 4:
         return None
     heads, size = (graph.value(entry) for entry in shape.input[2:])
-    return None if heads is None or size is None else (split.input[0], int(heads[0]), int(size[0]))
+    return None if heads is None or size is None else _Split(split.input[0], int(heads[0]), int(size[0]))
 
 
 def without_expand(graph: EditableGraph, name: str) -> str:
@@ -155,7 +174,7 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     patterns = find_attention(graph)
     for pattern in patterns:
         inputs = [pattern.query, pattern.key, pattern.value]
-        if pattern.terms or pattern.masked is not None:
+        if pattern.scores.terms or pattern.scores.mask:
             inputs.append(_bias(graph, pattern))
         graph.define(
             "Attention",
@@ -172,14 +191,14 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 
 def _bias(graph: EditableGraph, pattern: AttentionPattern) -> str:
     """Return the sum of mask and position bias as the operator wants it: [batch or 1, heads or 1, queries, keys]."""
-    name = "_".join(("attention_bias", *pattern.terms, *([pattern.masked] if pattern.masked else [])))
+    _, terms, mask = pattern.scores
+    name = "_".join(("attention_bias", *terms, *([mask.condition] if mask else [])))
     if graph.producer(name) is not None:
         return name
-    parts = [without_expand(graph, term) for term in pattern.terms]
-    if pattern.masked is not None and pattern.fill is not None:
+    parts = [without_expand(graph, term) for term in terms]
+    if mask:
         zero = graph.constant("attention_zero", np.array(0, np.float32))
-        condition = without_expand(graph, pattern.masked)
-        parts.append(graph.define("Where", [condition, pattern.fill, zero], f"{name}_mask"))
+        parts.append(graph.define("Where", [without_expand(graph, mask.condition), mask.fill, zero], f"{name}_mask"))
     total = parts[0]
     for index, part in enumerate(parts[1:]):
         total = graph.define("Add", [total, part], f"{name}_sum_{index}")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.device import import_onnxruntime
+from edgewren.session import feed
 
 if TYPE_CHECKING:
     import onnx
@@ -63,9 +64,7 @@ def channel_ranges(model: onnx.ModelProto, names: Sequence[str], rows: Sequence[
     inputs = {entry.name for entry in session.get_inputs()}
     ranges: dict[str, Range] = {}
     for row in rows:
-        ids = np.array([row], dtype=np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        values = session.run(names, {name: value for name, value in feed.items() if name in inputs})
+        values = session.run(names, feed(np.array([row], dtype=np.int64), inputs))
         for name, value in zip(names, values, strict=True):
             flat = value.reshape(-1, value.shape[-1])
             low, high = flat.min(axis=0), flat.max(axis=0)

@@ -28,7 +28,6 @@ class EditableGraph:
         self._producers = {output: node for node in self._model.graph.node for output in node.output if output}
         self._constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._shapes: list[onnx.ValueInfoProto] = []
-        self.inputs = tuple(entry.name for entry in self._model.graph.input)
 
     def nodes(self) -> list[onnx.NodeProto]:
         """Return the nodes that the outputs need, each after those that it needs."""
@@ -60,6 +59,10 @@ class EditableGraph:
             for name in dict.fromkeys(node.input):
                 found.setdefault(name, []).append(node)
         return found
+
+    def computed(self, node: onnx.NodeProto) -> list[str]:
+        """Return the inputs of a node that are no constants."""
+        return [name for name in node.input if name not in self._constants]
 
     def value(self, name: str) -> NDArray[Any] | None:
         """Return a constant's value, None where the tensor is computed."""

@@ -32,7 +32,7 @@ def first_token_only(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
         return model, False
     layer = _row_wise_nodes(graph, consumers, pooled[0])
     made = {output for node in layer for output in node.output}
-    read = {name for node in layer for name in node.input if graph.value(name) is None} - made
+    read = {name for node in layer for name in graph.computed(node)} - made
     patterns = [pattern for pattern in find_attention(graph) if pattern.context in read]
     if len(patterns) != 1 or len(read) != 2:
         return model, False
@@ -77,7 +77,7 @@ def _product_of(graph: EditableGraph, name: str, source: str) -> onnx.NodeProto 
     """Return the product of `source` with a constant that `name` is, but for a bias."""
     node = graph.producer(name)
     if node is not None and node.op_type == "Add":
-        computed = [entry for entry in node.input if graph.value(entry) is None]
+        computed = graph.computed(node)
         node = graph.producer(computed[0]) if len(computed) == 1 else None
     return node if node is not None and node.op_type == "MatMul" and node.input[0] == source else None
 
@@ -95,13 +95,12 @@ def _rewrite(
             if name == source:
                 node.input[index] = kept
     # What is added to the scores or masks them has a row per query, or one for all.
-    name = pattern.scores.output[0]
-    for index, term in enumerate(pattern.terms):
-        rows = _query_rows(graph, without_expand(graph, term))
-        name = graph.define("Add", [name, rows], f"first_token_scores_{index}")
-    if pattern.masked is not None and pattern.fill is not None:
-        rows = _query_rows(graph, without_expand(graph, pattern.masked))
-        name = graph.define("Where", [rows, pattern.fill, name], "first_token_masked")
+    product, terms, mask = pattern.scores
+    name = product.output[0]
+    for index, term in enumerate(terms):
+        name = graph.define("Add", [name, _query_rows(graph, term)], f"first_token_scores_{index}")
+    if mask:
+        name = graph.define("Where", [_query_rows(graph, mask.condition), mask.fill, name], "first_token_masked")
     pattern.softmax.input[0] = name
     merged = graph.producer(pattern.context)
     if merged is not None:
@@ -118,4 +117,4 @@ def _slice(graph: EditableGraph, name: str, *, axis: int) -> str:
 
 def _query_rows(graph: EditableGraph, name: str) -> str:
     """Return [batch or 1, heads or 1, kept queries or 1, keys]: a slice of one row is that row."""
-    return _slice(graph, name, axis=2)
+    return _slice(graph, without_expand(graph, name), axis=2)

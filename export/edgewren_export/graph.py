@@ -98,6 +98,15 @@ def load_classifier(model: TrainedModel) -> Any:
         ).eval()
 
 
+def load(model: TrainedModel) -> Any:
+    """Load what a trained model of either kind holds, in evaluation mode.
+
+    Raises:
+        BundleError: its files are damaged.
+    """
+    return load_sentence_encoder(model) if model.kind == "ridge" else load_classifier(model)
+
+
 @contextlib.contextmanager
 def _reporting_damage(folder: Path) -> Iterator[None]:
     """Turn what the Hugging Face libraries raise on damaged files into a BundleError."""
@@ -111,7 +120,7 @@ def _reporting_damage(folder: Path) -> Iterator[None]:
 
 
 def scoring_module(model: TrainedModel, loaded: Any) -> torch.nn.Module:
-    """Return the module (input_ids, attention_mask) -> logits for what `load_…` returned."""
+    """Return the module (input_ids, attention_mask) -> logits for what `load` returned."""
     if model.kind == "ridge":
         weight, bias = fold(load_head(model.folder / "head.safetensors"), temperature=model.temperature)
         return _RidgeGraph(loaded, weight, bias).eval()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgewren.device import import_onnxruntime
 from edgewren.errors import InvariantError
-from edgewren_export.first_token import first_token_only
+from edgewren.session import DISABLED_OPTIMIZERS
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +36,7 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
             model.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
-            disabled_optimizers=["SkipLayerNormFusion"],
+            disabled_optimizers=DISABLED_OPTIMIZERS["cpu"],
         )
         optimised = onnx.load(options.optimized_model_filepath)
     optimised.producer_name = "edgewren"
@@ -44,7 +44,7 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
         raise InvariantError(
             "onnxruntime fused SkipLayerNormalization although it was told not to. Please report this."
         )
-    return first_token_only(optimised)[0]
+    return optimised
 
 
 def operators(model: onnx.ModelProto) -> dict[str, int]:

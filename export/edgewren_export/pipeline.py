@@ -25,8 +25,9 @@ from edgewren.device import granted_cores
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
 from edgewren.session import ModelSession
 from edgewren_export import fold, graph, parity
-from edgewren_export.calibration import channel_ranges, vocabulary_rows
+from edgewren_export.calibration import vocabulary_rows
 from edgewren_export.card import model_card
+from edgewren_export.first_token import first_token_only
 from edgewren_export.golden import golden_texts
 from edgewren_export.optimise import operators, optimise
 from edgewren_export.quantise import quantise
@@ -94,14 +95,14 @@ def export(
     ids = model.tokenizer.encode(gate_texts).ids
     report: dict[str, Any] = {"gate_texts": len(gate_texts)}
 
-    loaded = graph.load_sentence_encoder(model) if model.kind == "ridge" else graph.load_classifier(model)
+    loaded = graph.load(model)
     module = graph.scoring_module(model, loaded)
     reference = _reference_logits(model, loaded, module, ids, report)
     exported = graph.to_onnx(module, len(model.labels))
     exported_logits = _session_logits(exported.SerializeToString(), ids)
     origin = "scikit-learn" if model.kind == "ridge" else "torch"
     stages = [parity.compare(f"{origin} -> onnx fp32", reference, exported_logits)]
-    optimised = optimise(exported)
+    optimised, _ = first_token_only(optimise(exported))
     onnx_bytes = optimised.SerializeToString()
     session = ModelSession(onnx_bytes)
     optimised_logits = _run(session, ids)
@@ -123,10 +124,7 @@ def export(
     golden_logits = _run(session, golden_ids)
     variants = {_FP32_FILE: onnx_bytes}
     if "int8" in precisions:
-        words = vocabulary_rows(
-            _encoder_config(model, loaded).vocab_size, model.tokenizer.encode([""]).ids[0], model.max_length
-        )
-        calibration = [*ids[:_CALIBRATION_TEXTS], *words]
+        calibration = _calibration_rows(model, loaded, ids)
         variants[_INT8_FILE] = _int8(optimised, ids, calibration, optimised_logits, model.labels, truth, report, say)
         difference = np.abs(_session_logits(variants[_INT8_FILE], golden_ids) - golden_logits)
         report["golden_difference"] = {"int8": float(difference.max())}
@@ -198,6 +196,12 @@ def _run(session: ModelSession, ids: list[list[int]]) -> NDArray[np.float32]:
     return out[inverse]
 
 
+def _calibration_rows(model: TrainedModel, loaded: Any, ids: list[list[int]]) -> list[list[int]]:
+    """Return real texts, and every word of the vocabulary."""
+    words = _encoder_config(model, loaded).vocab_size
+    return [*ids[:_CALIBRATION_TEXTS], *vocabulary_rows(words, model.tokenizer.encode([""]).ids[0], model.max_length)]
+
+
 def _int8(
     optimised: onnx.ModelProto,
     ids: list[list[int]],
@@ -209,19 +213,17 @@ def _int8(
     say: Callable[[str], None],
 ) -> bytes:
     """Build the int8 variant and prove it: few flips, little loss, and the same bits alone and in any batch."""
-    quantised = quantise(optimised, lambda model, names: channel_ranges(model, names, calibration))
-    data: bytes = quantised.model.SerializeToString()
+    quantised = quantise(optimised, calibration)
+    data: bytes = quantised.SerializeToString()
     session = ModelSession(data)
     logits = _run(session, ids)
     stage = parity.compare_quantised("fp32 -> int8", reference, logits, labels, truth)
     report["stages"].append(stage.as_dict())
     neighbours = _check_neighbours(session, ids[:_NEIGHBOUR_TEXTS], logits, exact=True)
-    report["int8"] = {
-        "alone_or_in_batch": neighbours,
-        "fused_attention": quantised.attention,
-        "operators": operators(quantised.model),
-    }
-    if not quantised.attention:
+    counted = operators(quantised)
+    fused = counted.get("Attention", 0)
+    report["int8"] = {"alone_or_in_batch": neighbours, "fused_attention": fused, "operators": counted}
+    if not fused:
         say("note: the attention of this architecture is not understood; int8 runs it unfused, a little slower")
     say(
         f"{stage.name}: {stage.texts:,} texts, largest difference {stage.max_difference:.1e}, mean "

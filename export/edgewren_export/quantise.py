@@ -15,7 +15,7 @@ docs/log.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from edgewren.errors import BundleError
 from edgewren_export.attention import fuse_attention
-from edgewren_export.calibration import Range
+from edgewren_export.calibration import Range, channel_ranges
 from edgewren_export.editing import EditableGraph
-from edgewren_export.residual import fold_residual_biases
+from edgewren_export.residual import Consumers, added_bias, fold_residual_biases
 
 if TYPE_CHECKING:
     import onnx
@@ -60,39 +60,23 @@ class Product:
         return str(self.node.output[0])
 
 
-@dataclass(frozen=True)
-class Quantisation:
-    """A quantised model, with what was fused on the way.
-
-    Attributes:
-        model: the int8 model.
-        attention: layers whose attention became one operator.
-    """
-
-    model: onnx.ModelProto
-    attention: int
-
-
-def quantise(
-    model: onnx.ModelProto, measure: Callable[[onnx.ModelProto, list[str]], Mapping[str, Range]]
-) -> Quantisation:
+def quantise(model: onnx.ModelProto, calibration: Sequence[Sequence[int]]) -> onnx.ModelProto:
     """Return the model with int8 products and word embeddings.
 
     Args:
         model: optimised fp32 model.
-        measure: given a model and names of its tensors, returns their ranges (see `calibration.channel_ranges`).
+        calibration: token rows on which ranges are measured.
 
     Raises:
         BundleError: the model has nothing to quantise.
     """
-    fused, attention = fuse_attention(model)
-    fused = fold_residual_biases(fused)
+    fused = fold_residual_biases(fuse_attention(model)[0])
     graph = EditableGraph(fused)
     groups = products(graph)
     if not groups:
         raise BundleError("The graph has no matrix products with constant weights: int8 would change nothing.")
     per_token = {name for name in groups if _after_gelu(graph, name)}
-    ranges = measure(fused, [name for name in groups if name not in per_token])
+    ranges = channel_ranges(fused, [name for name in groups if name not in per_token], calibration)
     consumers = graph.consumers()
     for name, group in groups.items():
         if name in per_token:
@@ -100,7 +84,7 @@ def quantise(
         else:
             _quantise_fixed(graph, consumers, name, group, ranges[name])
     _quantise_tables(graph)
-    return Quantisation(graph.finish(), attention)
+    return graph.finish()
 
 
 def products(graph: EditableGraph) -> dict[str, list[Product]]:
@@ -137,7 +121,7 @@ def _smoothing(group: Sequence[Product], largest: NDArray[np.float32]) -> NDArra
 
 def _quantise_fixed(
     graph: EditableGraph,
-    consumers: Mapping[str, Sequence[onnx.NodeProto]],
+    consumers: Consumers,
     source: str,
     group: Sequence[Product],
     measured: Range,
@@ -147,29 +131,21 @@ def _quantise_fixed(
     step = np.float32(max(HEADROOM * float((measured.magnitude / smooth).max()), _TINY) / (255 - _ZERO_POINT))
     prefix = f"int8_{source}"
     zero_point = _zero_point(graph, _ZERO_POINT)
-    scale = graph.constant(f"{prefix}_scale", np.array(step, np.float32))
+    scale = graph.constant(f"{prefix}_scale", step)
     factors = graph.constant(f"{prefix}_smoothing", np.float32(1) / smooth)
     smoothed = graph.define("Mul", [source, factors], f"{prefix}_smooth")
     quantised = graph.define("QuantizeLinear", [smoothed, scale, zero_point], f"{prefix}_quantised")
     for product in group:
-        output, bias, gelu = _with_bias(graph, consumers, product)
+        added = added_bias(graph, consumers, product.output)
+        if added is None or added.value.shape != (product.weight.shape[1],):
+            _product(graph, product, smooth, quantised, (scale, zero_point), product.output, None)
+            continue
+        gelu = added.node.op_type == "BiasGelu"
+        output = added.node.output[0]
         target = f"int8_biased_{product.output}" if gelu else output
-        _product(graph, product, smooth, quantised, (scale, zero_point), target, bias)
+        _product(graph, product, smooth, quantised, (scale, zero_point), target, added.name)
         if gelu:
             graph.define("Gelu", [target], output, domain="com.microsoft")
-
-
-def _with_bias(
-    graph: EditableGraph, consumers: Mapping[str, Sequence[onnx.NodeProto]], product: Product
-) -> tuple[str, str | None, bool]:
-    """Return the name of a product after its bias, the bias, and whether Gelu comes with it."""
-    users = consumers[product.output]
-    if len(users) == 1 and users[0].op_type in ("Add", "BiasGelu"):
-        (other,) = (name for name in users[0].input if name != product.output)
-        bias = graph.value(other)
-        if bias is not None and bias.shape == (product.weight.shape[1],):
-            return users[0].output[0], other, users[0].op_type == "BiasGelu"
-    return product.output, None, False
 
 
 def _quantise_per_token(graph: EditableGraph, source: str, group: Sequence[Product]) -> None:

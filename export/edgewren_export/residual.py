@@ -9,7 +9,7 @@ passes over the hidden states per layer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +19,20 @@ from edgewren_export.editing import EditableGraph
 if TYPE_CHECKING:
     import onnx
 
-_Consumers = Mapping[str, Sequence["onnx.NodeProto"]]
+Consumers = Mapping[str, Sequence["onnx.NodeProto"]]
 
 
 def fold_residual_biases(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with every such bias moved whose surroundings are understood."""
     graph = EditableGraph(model)
+    consumers = graph.consumers()  # of what is read here, no fold changes any
     for node in graph.nodes():
         if node.op_type == "LayerNormalization" and len(node.input) == 3:
-            _fold(graph, graph.consumers(), node)
+            _fold(graph, consumers, node)
     return graph.finish()
 
 
-def _fold(graph: EditableGraph, consumers: _Consumers, norm: onnx.NodeProto) -> None:
+def _fold(graph: EditableGraph, consumers: Consumers, norm: onnx.NodeProto) -> None:
     users = list(consumers.get(norm.output[0], []))
     for cut in [user for user in users if user.op_type == "Slice"]:  # some tokens of it are normalised too
         users.remove(cut)
@@ -41,14 +42,16 @@ def _fold(graph: EditableGraph, consumers: _Consumers, norm: onnx.NodeProto) -> 
     if len(branches) != 1 or beta is None:
         return
     residual, (position, product, bias) = branches[0]
-    firsts = [_first_product(graph, consumers, user) for user in users if user is not residual]
     moved = []
-    for first in firsts:
-        if first is None:
+    for user in users:
+        if user is residual:
+            continue
+        weight = graph.value(user.input[1]) if user.op_type == "MatMul" else None
+        added = None if weight is None else added_bias(graph, consumers, user.output[0])
+        if weight is None or added is None or added.value.shape != (weight.shape[1],):
             return
-        follower, name, weight, own = first
         shift = bias.astype(np.float64) @ weight.astype(np.float64)
-        moved.append((follower, name, np.asarray(own - shift, np.float32)))
+        moved.append((added.node, user.output[0], np.asarray(added.value - shift, np.float32)))
     for follower, name, shifted in moved:
         follower.input[:] = [name, graph.constant(f"folded_{follower.output[0]}", shifted)]
     norm.input[2] = graph.constant(f"folded_{norm.output[0]}", beta + bias)
@@ -70,16 +73,19 @@ def _biased_branch(graph: EditableGraph, residual: onnx.NodeProto) -> tuple[int,
     return None
 
 
-def _first_product(
-    graph: EditableGraph, consumers: _Consumers, product: onnx.NodeProto
-) -> tuple[onnx.NodeProto, str, NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return the node that adds a product's bias, the product's name, its weight, and its bias."""
-    weight = graph.value(product.input[1]) if product.op_type == "MatMul" else None
-    followers = consumers.get(product.output[0], [])
-    if weight is None or len(followers) != 1 or followers[0].op_type not in ("Add", "BiasGelu"):
+class AddedBias(NamedTuple):
+    """The node that adds a constant to a product (with or without Gelu), the constant's name and value."""
+
+    node: onnx.NodeProto
+    name: str
+    value: NDArray[np.float32]
+
+
+def added_bias(graph: EditableGraph, consumers: Consumers, product: str) -> AddedBias | None:
+    """Return what adds a bias to a product, None where something else reads the product."""
+    users = consumers.get(product, [])
+    if len(users) != 1 or users[0].op_type not in ("Add", "BiasGelu"):
         return None
-    (other,) = (name for name in followers[0].input if name != product.output[0])
-    bias = graph.value(other)
-    if bias is None or bias.shape != (weight.shape[1],):
-        return None
-    return followers[0], product.output[0], weight, bias
+    (name,) = (entry for entry in users[0].input if entry != product)
+    bias = graph.value(name)
+    return None if bias is None else AddedBias(users[0], name, bias)

@@ -6,6 +6,7 @@ Knows tensors, not texts or labels. Export's parity gates run through this same 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,19 @@ from edgewren.errors import BundleError, DeviceError
 logger = logging.getLogger(__name__)
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+# SkipLayerNormalization's CPU kernel is scalar; Add + LayerNormalization is vectorised since 1.30: +7 % fp32.
+DISABLED_OPTIMIZERS: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+
+def feed(input_ids: NDArray[np.int64], inputs: Collection[str]) -> dict[str, NDArray[np.int64]]:
+    """Return what a model with these inputs takes for unpadded token rows, int64 [batch, sequence]."""
+    values = {"input_ids": input_ids}
+    if "attention_mask" in inputs:
+        values["attention_mask"] = np.ones_like(input_ids)
+    if "token_type_ids" in inputs:
+        values["token_type_ids"] = np.zeros_like(input_ids)
+    return values
 
 
 class ModelSession:
@@ -40,13 +53,11 @@ class ModelSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # SkipLayerNormalization's CPU kernel is scalar; Add + LayerNormalization is vectorised since 1.30: +7 % fp32.
-        disabled = ["SkipLayerNormFusion"] if device == "cpu" else []
         if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                model, options, providers=_PROVIDERS[device], disabled_optimizers=disabled
+                model, options, providers=_PROVIDERS[device], disabled_optimizers=DISABLED_OPTIMIZERS[device]
             )
         except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
             raise BundleError(
@@ -72,10 +83,5 @@ class ModelSession:
 
     def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return logits, float32 [batch, labels], of token rows of equal length, int64 [batch, sequence]."""
-        feed = {"input_ids": input_ids}
-        if "attention_mask" in self.inputs:
-            feed["attention_mask"] = np.ones_like(input_ids)
-        if "token_type_ids" in self.inputs:
-            feed["token_type_ids"] = np.zeros_like(input_ids)
-        logits: NDArray[np.float32] = self._session.run(["logits"], feed)[0]
+        logits: NDArray[np.float32] = self._session.run(["logits"], feed(input_ids, self.inputs))[0]
         return logits

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import tiny_models
 
+from edgewren.session import DISABLED_OPTIMIZERS
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import TrainedModel, read_trained_model
 from edgewren_train.lora import LoraRecipe
@@ -64,3 +66,21 @@ def ridge_model(train_model) -> TrainedModel:
 @pytest.fixture
 def ridge_bundle(export_bundle) -> Path:
     return export_bundle("ridge")
+
+
+@pytest.fixture
+def as_run(tmp_path):
+    """Return a function: an ONNX file to what onnxruntime's optimiser makes of it in a CPU session of the runtime."""
+
+    def dump(path: Path) -> onnx.ModelProto:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "as_run.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS["cpu"]
+        )
+        return onnx.load(options.optimized_model_filepath)
+
+    return dump

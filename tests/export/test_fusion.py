@@ -9,7 +9,7 @@ import onnx
 import pytest
 import tiny_models
 
-from edgewren.session import ModelSession
+from edgewren.session import ModelSession, feed
 from edgewren_export import graph
 from edgewren_export.attention import fuse_attention
 from edgewren_export.calibration import channel_ranges, vocabulary_rows
@@ -31,15 +31,13 @@ MODELS = [
 
 @pytest.fixture(scope="module")
 def optimised(train_model):
-    """Return a function: recipe and architecture to the optimised graph, before CLS-only, and real token rows."""
+    """Return a function: recipe and architecture to the optimised graph and real token rows."""
 
     @functools.cache
     def make(recipe, architecture):
         model = read_trained_model(train_model(recipe, architecture))
-        loaded = graph.load_sentence_encoder(model) if recipe == "ridge" else graph.load_classifier(model)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgewren_export.optimise.first_token_only", lambda entry: (entry, False))
-            fp32 = optimise(graph.to_onnx(graph.scoring_module(model, loaded), len(model.labels)))
+        module = graph.scoring_module(model, graph.load(model))
+        fp32 = optimise(graph.to_onnx(module, len(model.labels)))
         return with_random_biases(fp32), model.tokenizer.encode(tiny_models.MIXED_TEXTS).ids
 
     return make
@@ -58,32 +56,32 @@ def with_random_biases(model):
     return edited.finish()
 
 
-def logits(model, ids, mask=None):
+def run(model, ids, mask=None, *, output="logits"):
     import onnxruntime
 
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    if output != "logits":
+        watched.graph.output.append(onnx.ValueInfoProto(name=output))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    ids = np.array(ids, dtype=np.int64)
-    feed = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids) if mask is None else np.array(mask, dtype=np.int64),
-        "token_type_ids": np.zeros_like(ids),
-    }
-    names = {entry.name for entry in session.get_inputs()}
-    return session.run(["logits"], {name: value for name, value in feed.items() if name in names})[0]
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = feed(np.array(ids, dtype=np.int64), {entry.name for entry in session.get_inputs()})
+    if mask is not None:
+        values["attention_mask"] = np.array(mask, dtype=np.int64)
+    return session.run([output], values)[0]
 
 
-def assert_same_logits(model, edited, rows):
+def assert_same_run(model, edited, rows):
     """Alone, in a batch, and padded."""
     for row in rows:
-        expected = logits(model, [row])
-        np.testing.assert_allclose(logits(edited, [row]), expected, atol=1e-5, rtol=1e-5)
-        np.testing.assert_allclose(logits(edited, [row, row]), np.repeat(expected, 2, axis=0), atol=1e-5, rtol=1e-5)
+        expected = run(model, [row])
+        np.testing.assert_allclose(run(edited, [row]), expected, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(run(edited, [row, row]), np.repeat(expected, 2, axis=0), atol=1e-5, rtol=1e-5)
     short, long = sorted(rows, key=len)[1], max(rows, key=len)
     pad = len(long) - len(short)
     batch, mask = [long, [*short, *[1] * pad]], [[1] * len(long), [1] * len(short) + [0] * pad]
-    np.testing.assert_allclose(logits(edited, batch, mask), logits(model, batch, mask), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(run(edited, batch, mask), run(model, batch, mask), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), MODELS)
@@ -93,7 +91,7 @@ def test_attention_is_one_operator_and_computes_the_same(optimised, recipe, arch
     assert layers == operators(model)["Softmax"] == operators(fused)["Attention"]
     assert "Softmax" not in operators(fused)
     onnx.checker.check_model(fused)
-    assert_same_logits(model, fused, rows)
+    assert_same_run(model, fused, rows)
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), MODELS)
@@ -102,7 +100,7 @@ def test_biases_of_residual_branches_move_into_the_normalisation(optimised, reci
     folded = fold_residual_biases(model)
     layers = operators(model)["Softmax"]
     assert operators(model)["Add"] - operators(folded)["Add"] == 2 * layers
-    assert_same_logits(model, folded, rows)
+    assert_same_run(model, folded, rows)
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), [entry for entry in MODELS if "lora" in str(entry)])
@@ -110,8 +108,8 @@ def test_last_layer_computes_the_first_token_only_where_pooling_reads_only_that(
     model, rows = optimised(recipe, architecture)
     edited, changed = first_token_only(model)
     assert changed
-    assert_same_logits(model, edited, rows)
-    assert_same_logits(model, fold_residual_biases(fuse_attention(edited)[0]), rows)
+    assert_same_run(model, edited, rows)
+    assert_same_run(model, fold_residual_biases(fuse_attention(edited)[0]), rows)
     names = [node.output[0] for node in edited.graph.node if node.op_type == "BiasGelu"]
     row = max(rows, key=len)
     ranges = channel_ranges(edited, names, [row])
@@ -120,16 +118,7 @@ def test_last_layer_computes_the_first_token_only_where_pooling_reads_only_that(
 
 
 def tokens_computed(model, name, row):
-    import onnxruntime
-
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    watched.graph.output.append(onnx.ValueInfoProto(name=name))
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
-    ids = np.array([row], dtype=np.int64)
-    names = {entry.name for entry in session.get_inputs()}
-    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    return session.run([name], {key: value for key, value in feed.items() if key in names})[0].shape[1]
+    return run(model, [row], output=name).shape[1]
 
 
 def test_mean_pooling_keeps_the_last_layer_whole(optimised):

@@ -54,7 +54,7 @@ def padded(rows, pad):
 def exported(folder):
     """Export once per model; whoever wants a fresh one calls `exported.__wrapped__`."""
     model = read_trained_model(folder)
-    loaded = graph.load_sentence_encoder(model) if model.kind == "ridge" else graph.load_classifier(model)
+    loaded = graph.load(model)
     module = graph.scoring_module(model, loaded)
     return model, module, graph.to_onnx(module, len(model.labels))
 

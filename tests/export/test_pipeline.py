@@ -9,7 +9,6 @@ import shutil
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import tiny_models
 import torch
@@ -156,19 +155,10 @@ def test_config_names_labels_and_architecture(export_bundle):
         assert config["model_type"] == "bert"
 
 
-def test_stored_graph_has_no_scalar_kernel_also_after_the_runtimes_own_optimiser(ridge_bundle, tmp_path):
-    dumped = tmp_path / "as_run.onnx"
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(dumped)
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(
-        str(ridge_bundle / "onnx" / "model.onnx"),
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["SkipLayerNormFusion"],  # as edgewren.session
-    )
-    for path in (ridge_bundle / "onnx" / "model.onnx", dumped):
-        operators = {node.op_type for node in onnx.load(path).graph.node}
+def test_stored_graph_has_no_scalar_kernel_also_after_the_runtimes_own_optimiser(ridge_bundle, as_run):
+    path = ridge_bundle / "onnx" / "model.onnx"
+    for model in (onnx.load(path), as_run(path)):
+        operators = {node.op_type for node in model.graph.node}
         assert "SkipLayerNormalization" not in operators
         assert "LayerNormalization" in operators
 
