@@ -14,6 +14,7 @@ from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, ParityError
 from edgewren.verification import verify
 from edgewren_export import parity, pipeline
+from edgewren_export import quantise as quantisation
 from edgewren_export.optimise import operators
 from edgewren_export.pipeline import export
 from edgewren_export.quantise import quantise, quantise_columns
@@ -209,3 +210,23 @@ def test_manifest_says_how_far_int8_is_from_the_golden_logits(int8_bundle):
     assert 0 < manifest.parity["golden_difference"]["int8"] < 10
     assert manifest.variants["int8"].device == "cpu"
     assert manifest.parity["int8"]["alone_or_in_batch"] == "bit-identical (200 texts)"
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES[:2])
+def test_where_fixed_scales_miss_the_gate_a_scale_per_token_must_meet_it(
+    train_model, many_texts, tmp_path, monkeypatch, recipe, architecture
+):
+    monkeypatch.setattr(parity, "MOST_FLIPS", 0.1)
+    monkeypatch.setattr(parity, "MOST_F1_LOSS", 0.1)
+    monkeypatch.setattr(quantisation, "HEADROOM", 0.01)  # nearly every value is cut
+    said = []
+    made = export(
+        train_model(recipe, architecture),
+        tmp_path / "bundle",
+        precisions=["fp32", "int8"],
+        texts=many_texts,
+        say=said.append,
+    )
+    assert made.manifest.parity["int8"]["scales"] == "per token"
+    assert made.manifest.parity["int8"]["alone_or_in_batch"].startswith("bit-identical")
+    assert any("fixed scales is refused" in line for line in said)
