@@ -150,3 +150,16 @@ def test_cross_validation_is_deterministic_by_seed():
     first = cross_validate(features, labels, folds=4, seed=1)
     assert cross_validate(features, labels, folds=4, seed=1) == first
     assert any(cross_validate(features, labels, folds=4, seed=seed) != first for seed in (2, 3, 4))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_features_that_only_rounding_moves_have_no_weight(classes):
+    features, labels = data(classes)
+    draw = np.random.default_rng(3)
+    tiny = draw.normal(size=(len(features), 2)) * [2e-33, 1e-9] + [1e-32, 0.0]
+    head = fit(np.concatenate([features, tiny.astype(np.float32)], axis=1), labels)
+    alone = fit(features, labels)
+    assert (head.coef[:, -2:] == 0).all()
+    assert (head.scale[-2:] == 1).all()
+    np.testing.assert_allclose(head.coef[:, :-2], alone.coef, atol=1e-12)
+    assert head.alpha == alone.alpha
