@@ -175,7 +175,7 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     for pattern in patterns:
         inputs = [pattern.query, pattern.key, pattern.value]
         if pattern.scores.terms or pattern.scores.mask:
-            inputs.append(_bias(graph, pattern))
+            inputs.append(attention_bias(graph, pattern))
         graph.define(
             "Attention",
             inputs,
@@ -189,7 +189,7 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     return (graph.finish(opset=OPSET), len(patterns)) if patterns else (model, 0)
 
 
-def _bias(graph: EditableGraph, pattern: AttentionPattern) -> str:
+def attention_bias(graph: EditableGraph, pattern: AttentionPattern) -> str:
     """Return the sum of mask and position bias as the operator wants it: [batch or 1, heads or 1, queries, keys]."""
     _, terms, mask = pattern.scores
     name = "_".join(("attention_bias", *terms, *([mask.condition] if mask else [])))

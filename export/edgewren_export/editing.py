@@ -87,6 +87,11 @@ class EditableGraph:
         self._producers[output] = node
         return output
 
+    def rename_output(self, node: onnx.NodeProto, name: str) -> None:
+        """Give a node's first output another name; the tensor of the old name needs a new producer."""
+        node.output[0], node.name = name, f"{name}_node"
+        self._producers[name] = node
+
     def declare(self, name: str, shape: Sequence[str | int | None]) -> None:
         """State a float32 tensor's shape where onnxruntime infers a wrong one."""
         from onnx import TensorProto, helper

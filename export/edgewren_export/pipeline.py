@@ -27,6 +27,7 @@ from edgewren.session import ModelSession
 from edgewren_export import fold, graph, parity
 from edgewren_export.calibration import vocabulary_rows
 from edgewren_export.card import model_card
+from edgewren_export.cuda import half_for_cuda
 from edgewren_export.first_token import first_token_only
 from edgewren_export.golden import golden_texts
 from edgewren_export.optimise import operators, optimise
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8", "fp16")
 PARITY_TEXTS = 500
 """Texts that the gates want; with fewer, all there are take part, and the card says how many."""
 
@@ -47,6 +48,7 @@ _NEIGHBOUR_TEXTS = 200
 _CALIBRATION_TEXTS = 300
 _FP32_FILE = "onnx/model.onnx"
 _INT8_FILE = "onnx/model_int8.onnx"
+_FP16_FILE = "onnx/model_fp16.onnx"
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "skl2onnx", "scikit-learn", "tokenizers")
 _ARCHITECTURE_SUFFIX = "ForSequenceClassification"
 
@@ -73,7 +75,8 @@ def export(
     Args:
         model_folder: written by `edgewren train`.
         output: the bundle's folder; appears complete or not at all.
-        precisions: variants to build: "fp32", or "fp32" and "int8". fp32 is always there: its logits are the reference.
+        precisions: variants to build: "fp32", "int8" (CPU), "fp16" (CUDA). fp32 is always there: its logits are the
+            reference.
         texts: real texts for the parity gates; default: the training texts.
         force: overwrite an existing bundle.
         say: told what was done, line by line.
@@ -128,6 +131,10 @@ def export(
         variants[_INT8_FILE] = _int8(optimised, ids, calibration, optimised_logits, model.labels, truth, report, say)
         difference = np.abs(_session_logits(variants[_INT8_FILE], golden_ids) - golden_logits)
         report["golden_difference"] = {"int8": float(difference.max())}
+    if "fp16" in precisions:
+        variants[_FP16_FILE], half_session = _fp16(optimised, ids, optimised_logits, report, say)
+        difference = np.abs(_run(half_session, golden_ids) - golden_logits)
+        report.setdefault("golden_difference", {})["fp16"] = max(float(difference.max()), parity.HALF_TOLERANCE)
     files = {
         **{name: (model.folder / name).read_bytes() for name in TOKENIZER_FILES},
         "config.json": _config(model, loaded),
@@ -252,6 +259,32 @@ def _int8(
     return data
 
 
+def _fp16(
+    optimised: onnx.ModelProto,
+    ids: list[list[int]],
+    reference: NDArray[np.float32],
+    report: dict[str, Any],
+    say: Callable[[str], None],
+) -> tuple[bytes, ModelSession]:
+    """Build the fp16 variant for CUDA, and prove on this CPU that its graph and its rounded weights compute the same.
+
+    (Where the CPU has no fp16 kernel, onnxruntime computes in fp32 between fp16 tensors.)
+    """
+    half = half_for_cuda(optimised)
+    data: bytes = half.SerializeToString()
+    session = ModelSession(data)
+    tolerance = parity.HALF_TOLERANCE * max(1.0, float(np.abs(reference).max()))
+    # Two logits that each may move by the tolerance may close a gap of twice that.
+    stage = parity.compare("fp32 -> fp16", reference, _run(session, ids), tolerance=tolerance, margin=2 * tolerance)
+    report["stages"].append(stage.as_dict())
+    report["fp16"] = {"operators": operators(half)}
+    say(
+        f"{stage.name}: {stage.texts:,} texts, largest difference {stage.max_difference:.1e}, "
+        f"{stage.label_flips} labels changed; checked on this CPU, made for CUDA"
+    )
+    return data, session
+
+
 def _check_neighbours(
     session: ModelSession, ids: list[list[int]], in_batches: NDArray[np.float32], *, exact: bool = False
 ) -> str:
@@ -299,7 +332,7 @@ def _golden_lines(texts: Sequence[str], logits: NDArray[np.float32]) -> bytes:
 def _manifest(
     model: TrainedModel, files: dict[str, bytes], variants: dict[str, bytes], report: dict[str, Any]
 ) -> Manifest:
-    precisions = {_FP32_FILE: ("fp32", "any"), _INT8_FILE: ("int8", "cpu")}
+    precisions = {_FP32_FILE: ("fp32", "any"), _INT8_FILE: ("int8", "cpu"), _FP16_FILE: ("fp16", "cuda")}
     return Manifest(
         labels=model.labels,
         kind=model.kind,

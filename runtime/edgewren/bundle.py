@@ -108,6 +108,10 @@ class Bundle:
         bundle._check_listing()
         return bundle
 
+    def runs_on(self, device: Device) -> bool:
+        """Whether a variant is meant for this device."""
+        return any(entry.device in (device, "any") for entry in self.manifest.variants.values())
+
     def variant(self, name: str | None, device: Device) -> tuple[str, Variant]:
         """Return name and entry of the variant to run: the named one, or the best for the device.
 

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 WINDOW_ROWS = 8192
 """Texts tokenised, de-duplicated and scheduled together: enough to fill every length bucket, small in memory."""
 
+_CUDA_WINDOW_ROWS = 131_072
+"""The same for one call on CUDA, whose batches are a hundred times as large."""
+
 
 class Prediction(NamedTuple):
     """One text's result: its label, that label's probability, and all probabilities in the order of `labels`."""
@@ -107,6 +110,9 @@ class Classifier:
             raise UsageError(f"threads is {threads}, expected at least 1, or None for all granted cores.")
         bundle = Bundle.open(path)
         chosen_device = choose_device(device)
+        if device == "auto" and variant is None and not bundle.runs_on(chosen_device):
+            logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
+            chosen_device = "cpu"
         chosen_variant, entry = bundle.variant(variant, chosen_device)
         session = ModelSession(bundle.read(entry.file), device=chosen_device)
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
@@ -161,7 +167,8 @@ class Classifier:
         for index, text in enumerate(rows):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{index}] is {type(text).__name__} ({text!r:.80}), expected str.")
-        parts = [self._score_window(rows[start : start + WINDOW_ROWS]) for start in range(0, len(rows), WINDOW_ROWS)]
+        window = _CUDA_WINDOW_ROWS if self.device == "cuda" else WINDOW_ROWS
+        parts = [self._score_window(rows[start : start + window]) for start in range(0, len(rows), window)]
         if len(parts) == 1:
             return parts[0]
         return Scores(

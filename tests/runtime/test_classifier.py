@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import random
 import shutil
@@ -241,3 +242,14 @@ def test_batches_keep_the_token_budget(classifier, texts, monkeypatch):
     monkeypatch.setattr(classifier._session, "run", lambda ids: shapes.append(ids.shape) or run(ids))
     classifier.score(texts)
     assert all(rows == 1 or rows * length <= batching.CPU_TOKENS_PER_BATCH for rows, length in shapes)
+
+
+def test_auto_falls_back_to_the_cpu_where_the_bundle_has_nothing_for_cuda(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgewren.classifier.choose_device", lambda name: "cuda" if name == "auto" else name)
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    for variant in manifest["variants"].values():
+        variant["device"] = "cpu"
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert Classifier.load(copy, device="auto").device == "cpu"

@@ -1,0 +1,80 @@
+"""The fp16 variant for CUDA: fused, without a mask, and the same scores. Here on a CPU, which computes it in fp32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import tiny_models
+
+from edgewren import Classifier
+from edgewren.errors import ParityError
+from edgewren.verification import verify
+from edgewren_export import parity
+from edgewren_export.optimise import operators
+from edgewren_export.pipeline import export
+
+ARCHITECTURES = [
+    ("ridge", "bert"),
+    ("lora", "bert"),
+    pytest.param("ridge", "mpnet", marks=pytest.mark.slow),
+    pytest.param("lora", "mpnet", marks=pytest.mark.slow),
+    pytest.param("ridge", "roberta", marks=pytest.mark.slow),
+    pytest.param("ridge", "distilbert", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module")
+def fp16_bundle(train_model, tmp_path_factory):
+    """Return a function: recipe and architecture to a bundle with fp16.
+
+    The gate is wide open: a random encoder's embeddings hardly differ, so the head multiplies their rounding.
+    """
+    made = {}
+
+    def make(recipe, architecture):
+        key = recipe, architecture
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("fp16") / f"{recipe}-{architecture}"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(parity, "HALF_TOLERANCE", 0.1)
+                export(train_model(recipe, architecture), made[key], precisions=["fp32", "fp16"])
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)
+def test_fp16_is_fused_for_cuda_and_computes_the_same(fp16_bundle, recipe, architecture):
+    bundle = fp16_bundle(recipe, architecture)
+    model = onnx.load(bundle / "onnx" / "model_fp16.onnx")
+    counted = operators(model)
+    assert not counted.get("Softmax")
+    layers = counted.get("Attention", 0) + counted.get("MultiHeadAttention", 0)
+    assert layers >= 1
+    assert counted["SkipLayerNormalization"] == 2 * layers
+    assert [entry.name for entry in model.graph.input] == ["input_ids"]
+    assert (bundle / "onnx" / "model_fp16.onnx").stat().st_size < 0.7 * (bundle / "onnx" / "model.onnx").stat().st_size
+
+    texts = [*tiny_models.toy_texts(60, seed=8)[0], *tiny_models.MIXED_TEXTS]
+    fp32 = Classifier.load(bundle, device="cpu", variant="fp32").score(texts).logits
+    fp16 = Classifier.load(bundle, device="cpu", variant="fp16").score(texts).logits
+    assert np.abs(fp16 - fp32).max() > 0
+    assert np.corrcoef(fp16.ravel(), fp32.ravel())[0, 1] > 0.999
+
+
+def test_a_cpu_does_not_choose_fp16_and_verify_says_why_it_is_left_out(fp16_bundle):
+    bundle = fp16_bundle("ridge", "bert")
+    assert Classifier.load(bundle, device="cpu").variant == "fp32"
+    verified = verify(bundle)
+    assert verified.ok, verified.failures
+    (replay,) = [replay for replay in verified.replays if replay.variant == "fp16"]
+    assert "meant for CUDA" in replay.skipped
+    assert "fp32 -> fp16" in (bundle / "README.md").read_text(encoding="utf-8")
+
+
+def test_fp16_that_computes_something_else_is_refused(train_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(parity, "HALF_TOLERANCE", 1e-9)
+    with pytest.raises(ParityError, match="fp32 -> fp16"):
+        export(train_model("ridge"), tmp_path / "b", precisions=["fp32", "fp16"])
+    assert list(tmp_path.iterdir()) == []
