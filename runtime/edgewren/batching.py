@@ -16,8 +16,8 @@ CPU_TOKENS_PER_BATCH = 300
 """Tokens of one batch on a CPU core. About 8 tweets: larger batches leave the core's caches and are slower."""
 
 CUDA_TOKENS_PER_BATCH = 65_536
-"""Tokens of one batch on a CUDA device. Thousand tweets/s of MiniLM fp16 on an H100: 16 k tokens 167, 32 k 186, 64 k 196,
-128 k 202, 256 k 197; memory grows with it."""
+"""Tokens of one batch on a CUDA device. Thousand tweets/s of MiniLM fp16 on an H100: 16 k tokens 167, 32 k 186,
+64 k 196, 128 k 202, 256 k 197; memory grows with it."""
 
 
 def distinct(rows: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], NDArray[np.intp]]:

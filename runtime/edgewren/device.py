@@ -24,6 +24,7 @@ Device = Literal["cpu", "cuda"]
 logger = logging.getLogger(__name__)
 
 _TELEMETRY_OPT_OUT = "ORT_DISABLE_TELEMETRY"
+_OPTED_OUT = ("1", "true", "yes", "on")  # what onnxruntime takes, in any case
 ONNXRUNTIME_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 MINIMUM_ONNXRUNTIME = (1, 30, 1)
 
@@ -61,11 +62,15 @@ def _telemetry_opted_out() -> Iterator[None]:
             os.environ[_TELEMETRY_OPT_OUT] = before
 
 
+def _opted_out() -> bool:
+    return os.environ.get(_TELEMETRY_OPT_OUT, "").strip().lower() in _OPTED_OUT
+
+
 def import_onnxruntime() -> Any:
     """Import onnxruntime with its telemetry off. Safe to call from several threads at once.
 
-    Where the host process imported it earlier without ORT_DISABLE_TELEMETRY=1, its telemetry is already running and
-    nothing can stop it (measured on 1.32: it tries the network about 9 s after its import): this is logged as a
+    Where the host process imported it earlier without ORT_DISABLE_TELEMETRY=1, its telemetry may be running already,
+    and nothing can stop it (measured on 1.32: it tries the network about 9 s after its import): this is logged as a
     warning.
 
     Raises:
@@ -83,10 +88,10 @@ def import_onnxruntime() -> Any:
                 f"onnxruntime cannot be imported ({error}). Install one of: pip install 'edgewren[cpu]' for CPUs, "
                 "pip install 'edgewren[gpu]' for NVIDIA GPUs (one of them, not both)."
             ) from error
-        if not _imported and not ours and os.environ.get(_TELEMETRY_OPT_OUT) != "1":
+        if not _imported and not ours and not _opted_out():
             logger.warning(
-                "onnxruntime was imported before edgewren, so its telemetry could not be switched off. Set %s=1 in the "
-                "environment, or load edgewren's classifier first.",
+                "onnxruntime was imported before edgewren, so its telemetry may be on. Set %s=1 in the environment "
+                "before it is imported, or load edgewren's classifier first.",
                 _TELEMETRY_OPT_OUT,
             )
         _imported = True

@@ -109,3 +109,19 @@ def test_too_old_onnxruntime_is_refused_wherever_it_was_imported(monkeypatch):
     for _ in range(2):
         with pytest.raises(MissingDependencyError, match=r"1\.22\.0 is too old"):
             device.import_onnxruntime()
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"),
+    [("1", False), ("true", False), ("TRUE", False), ("yes", False), ("On", False), ("0", True), (None, True)],
+)
+def test_a_late_import_warns_unless_the_host_opted_out_in_any_spelling(monkeypatch, caplog, value, warned):
+    device.import_onnxruntime()  # now it is in sys.modules, as if the host had imported it
+    monkeypatch.setattr(device, "_imported", False)
+    if value is None:
+        monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    else:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", value)
+    with caplog.at_level("WARNING", logger="edgewren"):
+        device.import_onnxruntime()
+    assert ("its telemetry may be on" in caplog.text) is warned
