@@ -236,7 +236,7 @@ def _int8(
     try:
         quantised, data, session, logits, stage = attempt(per_token=False)
     except ParityError as error:
-        say(f"note: int8 with fixed scales is refused ({error}); trying a scale per token, a little slower")
+        say(f"note: {str(error).partition(';')[0]}; trying a scale per token, a little slower")
         scales = "per token"
         quantised, data, session, logits, stage = attempt(per_token=True)
     report["stages"].append(stage.as_dict())
