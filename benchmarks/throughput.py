@@ -59,7 +59,7 @@ def make_stacks(folder: Path, training: Path, texts: list[str]) -> dict[str, Cal
 
     torch.set_num_threads(granted_cores())
     data = read_labelled(training, label_column="bias")
-    run_ridge(data, folder / "model", encoder_spec="minilm", folds=0)
+    run_ridge(data, folder / "model", encoder_spec="minilm", normaliser="none", folds=0)  # the rivals' tokens
     precisions = ["fp32", "int8"] if len(data.texts) >= QUANTISED_TEXTS else ["fp32"]
     bundle = export(folder / "model", folder / "bundle", precisions=precisions).folder
 
