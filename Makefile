@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 CPU_VENV := .venv-cpu
 CPU_BIN := $(CPU_VENV)/bin
+RIVALS_VENV := .venv-rivals
+RIVALS_BIN := $(RIVALS_VENV)/bin
 PIP_OPTIONS := install --quiet --disable-pip-version-check -c constraints.txt
 PIP_INSTALL := -m pip $(PIP_OPTIONS)
 DEMO := demo-output
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo test test-fast check format bench clean
+.PHONY: demo test test-fast check format bench bench-rivals clean
 
 demo: $(VENV)/.ready ## train on the sample posts, export, score a second file
 	@rm -rf $(DEMO)
@@ -36,6 +38,9 @@ format: $(VENV)/.ready ## apply formatting and safe lint fixes
 bench: $(VENV)/.ready ## throughput beside the stacks that users would otherwise take
 	$(BIN)/python benchmarks/throughput.py
 
+bench-rivals: $(RIVALS_VENV)/.ready ## the same for fourteen stacks, in an environment of their own; half an hour
+	$(RIVALS_BIN)/python benchmarks/rivals.py
+
 # torch comes first and alone: a plain resolve could take a newer build with gigabytes of CUDA.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,5 +56,12 @@ $(CPU_VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.ready $(shell find r
 	$(BIN)/python -m pip --python $(CPU_BIN)/python $(PIP_OPTIONS) "$$(ls dist/*.whl)[cpu]"
 	@touch $@
 
+$(RIVALS_VENV)/.ready: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(RIVALS_VENV)
+	$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(CPU_VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CPU_VENV) $(RIVALS_VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
