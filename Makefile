@@ -6,7 +6,8 @@ CPU_VENV := .venv-cpu
 CPU_BIN := $(CPU_VENV)/bin
 RIVALS_VENV := .venv-rivals
 RIVALS_BIN := $(RIVALS_VENV)/bin
-PIP_OPTIONS := install --quiet --disable-pip-version-check -c constraints.txt
+PIP_QUIETLY := install --quiet --disable-pip-version-check
+PIP_OPTIONS := $(PIP_QUIETLY) -c constraints.txt
 PIP_INSTALL := -m pip $(PIP_OPTIONS)
 DEMO := demo-output
 export ORT_DISABLE_TELEMETRY = 1
@@ -58,9 +59,9 @@ $(CPU_VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.ready $(shell find r
 
 $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(RIVALS_VENV)
-	$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(RIVALS_BIN)/python -m pip $(PIP_QUIETLY) -c benchmarks/requirements.txt torch
+	$(RIVALS_BIN)/python -m pip $(PIP_QUIETLY) -r benchmarks/requirements.txt
+	$(RIVALS_BIN)/python -m pip $(PIP_QUIETLY) --no-deps -e .
 	@touch $@
 
 clean:

@@ -26,8 +26,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from stacks.material import Labeller, Material, Stack, load_material, timed
-from throughput import default_data, read
+from stacks.material import Labeller, Material, Stack, load_material
+from throughput import default_data, read, timed
 
 YARDSTICK = "edgewren-int8"
 # name -> module, function, distribution

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from edgewren.device import granted_cores
 from edgewren_export.fold import Head, load_head
 from edgewren_export.pipeline import export
 from edgewren_train.runs import run_ridge
+from throughput import timed
 
 Labeller = Callable[[list[str]], list[str]]
 
@@ -104,12 +104,6 @@ def tuned(make: Callable[..., Labeller], material: Material, **grid: Sequence[An
         seconds = {value: _fastest(make(**{**chosen, name: value}), texts) for value in values}
         chosen[name] = min(seconds, key=seconds.__getitem__)
     return make(**chosen), chosen
-
-
-def timed(call: Labeller, texts: list[str]) -> float:
-    start = time.perf_counter()
-    call(texts)
-    return time.perf_counter() - start
 
 
 def _sample(call: Labeller, texts: list[str]) -> list[str]:

@@ -29,11 +29,12 @@ class EditableGraph:
         self._constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._shapes: list[onnx.ValueInfoProto] = []
 
-    def nodes(self) -> list[onnx.NodeProto]:
-        """Return the nodes that the outputs need, each after those that it needs."""
+    def nodes(self, names: Sequence[str] | None = None) -> list[onnx.NodeProto]:
+        """Return the nodes that tensors need, by default the outputs; each after those that it needs."""
         ordered: list[onnx.NodeProto] = []
         done: set[int] = set()
-        stack = [(node, False) for node in self._needed([output.name for output in self._model.graph.output])]
+        wanted = [output.name for output in self._model.graph.output] if names is None else names
+        stack = [(node, False) for node in self._needed(wanted)]
         while stack:
             node, complete = stack.pop()
             if id(node) in done:

@@ -17,7 +17,7 @@ docs/log.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,34 +62,50 @@ class Product:
         return str(self.node.output[0])
 
 
-def quantise(
-    model: onnx.ModelProto, calibration: Sequence[Sequence[int]], *, per_token: bool = False
-) -> onnx.ModelProto:
-    """Return the model with int8 products and word embeddings.
+@dataclass(frozen=True)
+class Calibrated:
+    """A model ready to be quantised.
 
-    Args:
-        model: optimised fp32 model.
-        calibration: token rows on which ranges are measured.
-        per_token: give every input of a product a scale per token, not only those after Gelu.
+    Attributes:
+        model: fp32, with attention in one operator and biases of residual branches moved.
+        ranges: of every input of a product, except those after Gelu.
+    """
+
+    model: onnx.ModelProto
+    ranges: Mapping[str, Range]
+
+
+def calibrate(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> Calibrated:
+    """Prepare an optimised fp32 model and measure its ranges on token rows.
 
     Raises:
         BundleError: the model has nothing to quantise.
     """
     fused = fold_residual_biases(fuse_attention(model)[0])
     graph = EditableGraph(fused)
-    groups = products(graph)
-    if not groups:
+    inputs = products(graph)
+    if not inputs:
         raise BundleError("The graph has no matrix products with constant weights: int8 would change nothing.")
-    after_gelu = {name for name in groups if _after_gelu(graph, name)}
-    ranges = channel_ranges(fused, [name for name in groups if name not in after_gelu], calibration)
+    return Calibrated(fused, channel_ranges(fused, [name for name in inputs if not _after_gelu(graph, name)], rows))
+
+
+def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelProto:
+    """Return the model with int8 products and word embeddings.
+
+    Args:
+        calibrated: may be quantised in both ways; it stays as it is.
+        per_token: give every input of a product a scale per token, not only those after Gelu.
+    """
+    graph = EditableGraph(calibrated.model)
     consumers = graph.consumers()
-    for name, group in groups.items():
-        if name in after_gelu:
+    for name, group in products(graph).items():
+        measured = calibrated.ranges.get(name)
+        if measured is None:
             _quantise_per_token(graph, name, group, None)
         elif per_token:
-            _quantise_per_token(graph, name, group, _smoothing(group, ranges[name].magnitude))
+            _quantise_per_token(graph, name, group, _smoothing(group, measured.magnitude))
         else:
-            _quantise_fixed(graph, consumers, name, group, ranges[name])
+            _quantise_fixed(graph, consumers, name, group, measured)
     _quantise_tables(graph)
     return graph.finish()
 

@@ -63,13 +63,28 @@ def _biased_branch(graph: EditableGraph, residual: onnx.NodeProto) -> tuple[int,
     if residual.op_type != "Add":
         return None
     for position, name in enumerate(residual.input):
-        node = graph.producer(name)
-        if node is None or node.op_type != "Add":
-            continue
-        for product, other in (node.input, reversed(node.input)):
-            bias, made_by = graph.value(other), graph.producer(product)
-            if bias is not None and bias.ndim == 1 and made_by is not None and made_by.op_type == "MatMul":
-                return position, product, bias
+        biased = biased_product(graph, name)
+        if biased is not None:
+            return position, biased.product.output[0], biased.bias
+    return None
+
+
+class BiasedProduct(NamedTuple):
+    """A matrix product, and the bias, [outputs], that is added to it."""
+
+    product: onnx.NodeProto
+    bias: NDArray[np.float32]
+
+
+def biased_product(graph: EditableGraph, name: str) -> BiasedProduct | None:
+    """Return the product and the bias of which a tensor is the sum, None where it is something else."""
+    node = graph.producer(name)
+    if node is None or node.op_type != "Add":
+        return None
+    for product, other in (node.input, reversed(node.input)):
+        bias, made_by = graph.value(other), graph.producer(product)
+        if bias is not None and bias.ndim == 1 and made_by is not None and made_by.op_type == "MatMul":
+            return BiasedProduct(made_by, bias)
     return None
 
 

@@ -42,6 +42,10 @@ class Variant:
     precision: str
     device: str
 
+    def runs_on(self, device: Device) -> bool:
+        """Whether it is meant for this device."""
+        return self.device in (device, "any")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -110,7 +114,7 @@ class Bundle:
 
     def runs_on(self, device: Device) -> bool:
         """Whether a variant is meant for this device."""
-        return any(entry.device in (device, "any") for entry in self.manifest.variants.values())
+        return any(entry.runs_on(device) for entry in self.manifest.variants.values())
 
     def variant(self, name: str | None, device: Device) -> tuple[str, Variant]:
         """Return name and entry of the variant to run: the named one, or the best for the device.
@@ -125,7 +129,7 @@ class Bundle:
             return name, variants[name]
         preference = ("fp16", "fp32") if device == "cuda" else ("int8", "fp32")
         for candidate in (*preference, *variants):
-            if candidate in variants and variants[candidate].device in (device, "any"):
+            if candidate in variants and variants[candidate].runs_on(device):
                 return candidate, variants[candidate]
         raise BundleError(
             f"{self.path} has no variant for device {device!r}; it has: {', '.join(variants)}. "

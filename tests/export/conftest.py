@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import tiny_models
 
 from edgewren.session import DISABLED_OPTIMIZERS
+from edgewren_export import parity
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import TrainedModel, read_trained_model
 from edgewren_train.lora import LoraRecipe
@@ -54,6 +56,33 @@ def export_bundle(train_model, tmp_path_factory) -> Callable[..., Path]:
         if model not in made:
             made[model] = export(model, tmp_path_factory.mktemp("bundle") / f"{recipe}-{architecture}").folder
         return made[model]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def many_texts() -> list[str]:
+    """As many as int8's gate wants."""
+    return tiny_models.toy_texts(1100, seed=5)[0]
+
+
+@pytest.fixture(scope="session")
+def open_gate_bundle(train_model, many_texts, tmp_path_factory) -> Callable[..., Path]:
+    """Return a function: precision, recipe and architecture to a bundle with fp32 and that precision.
+
+    The gates are wide open: random encoders have no margin between classes, and their embeddings hardly differ, so
+    that the head multiplies their rounding.
+    """
+
+    @functools.cache
+    def make(precision: str, recipe: str, architecture: str) -> Path:
+        folder = tmp_path_factory.mktemp(precision) / f"{recipe}-{architecture}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parity, "MOST_FLIPS", 0.2)
+            patch.setattr(parity, "MOST_F1_LOSS", 0.2)
+            patch.setattr(parity, "HALF_TOLERANCE", 0.1)
+            export(train_model(recipe, architecture), folder, precisions=["fp32", precision], texts=many_texts)
+        return folder
 
     return make
 

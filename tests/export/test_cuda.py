@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
@@ -25,23 +27,9 @@ ARCHITECTURES = [
 
 
 @pytest.fixture(scope="module")
-def fp16_bundle(train_model, tmp_path_factory):
-    """Return a function: recipe and architecture to a bundle with fp16.
-
-    The gate is wide open: a random encoder's embeddings hardly differ, so the head multiplies their rounding.
-    """
-    made = {}
-
-    def make(recipe, architecture):
-        key = recipe, architecture
-        if key not in made:
-            made[key] = tmp_path_factory.mktemp("fp16") / f"{recipe}-{architecture}"
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(parity, "HALF_TOLERANCE", 0.1)
-                export(train_model(recipe, architecture), made[key], precisions=["fp32", "fp16"])
-        return made[key]
-
-    return make
+def fp16_bundle(open_gate_bundle):
+    """Return a function: recipe and architecture to a bundle with fp16. The gate has a test of its own."""
+    return functools.partial(open_gate_bundle, "fp16")
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)

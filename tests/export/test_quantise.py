@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgewren_export import parity, pipeline
 from edgewren_export import quantise as quantisation
 from edgewren_export.optimise import operators
 from edgewren_export.pipeline import export
-from edgewren_export.quantise import quantise, quantise_columns
+from edgewren_export.quantise import calibrate, quantise_columns
 
 ARCHITECTURES = [
     ("ridge", "bert"),
@@ -30,30 +31,9 @@ ARCHITECTURES = [
 
 
 @pytest.fixture(scope="module")
-def many_texts():
-    return tiny_models.toy_texts(1100, seed=5)[0]
-
-
-@pytest.fixture(scope="module")
-def int8_bundle(train_model, many_texts, tmp_path_factory):
-    """Return a function: recipe and architecture to a bundle with int8.
-
-    The gate is wide open: random encoders have no margin between classes. It has tests of its own.
-    """
-    made = {}
-
-    def make(recipe, architecture):
-        key = recipe, architecture
-        if key not in made:
-            folder = tmp_path_factory.mktemp("int8") / f"{recipe}-{architecture}"
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(parity, "MOST_FLIPS", 0.2)
-                patch.setattr(parity, "MOST_F1_LOSS", 0.2)
-                export(train_model(recipe, architecture), folder, precisions=["fp32", "int8"], texts=many_texts)
-            made[key] = folder
-        return made[key]
-
-    return make
+def int8_bundle(open_gate_bundle):
+    """Return a function: recipe and architecture to a bundle with int8. The gate has tests of its own."""
+    return functools.partial(open_gate_bundle, "int8")
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)
@@ -166,7 +146,7 @@ def test_graph_without_products_is_refused():
         [node], "none", [value("input_ids", onnx.TensorProto.INT64, [1, 2])], [value("logits", 7, [1, 2])]
     )
     with pytest.raises(BundleError, match="no matrix products with constant weights"):
-        quantise(onnx.helper.make_model(graph), [[1, 2]])
+        calibrate(onnx.helper.make_model(graph), [[1, 2]])
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)

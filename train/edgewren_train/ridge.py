@@ -93,10 +93,11 @@ def fit(
     grid = sorted(set(map(float, alphas)))
     if not grid or not all(0 < alpha < math.inf for alpha in grid):
         raise UsageError(f"alphas are {list(alphas)}, expected at least one value, all positive and finite.")
-    scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
-    dead = np.sqrt(scaler.var_) < _DEAD * np.median(np.sqrt(scaler.var_))
-    scale = np.where(dead, 1.0, scaler.scale_)
-    standardised = np.where(dead, 0.0, scaler.transform(np.asarray(features, dtype=np.float64)))
+    exact = np.asarray(features, dtype=np.float64)
+    scaler = StandardScaler().fit(exact)
+    deviation = np.sqrt(scaler.var_)
+    dead = deviation < _DEAD * np.median(deviation)
+    standardised = np.where(dead, 0.0, scaler.transform(exact))
     tried: dict[float, float] = {}
     pending = grid
     extended = False
@@ -113,7 +114,7 @@ def fit(
     order = sorted(tried)
     return RidgeHead(
         mean=np.asarray(scaler.mean_, dtype=np.float64),
-        scale=np.asarray(scale, dtype=np.float64),
+        scale=np.where(dead, 1.0, scaler.scale_),
         coef=np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)),
         intercept=np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64)),
         alpha=float(best),
