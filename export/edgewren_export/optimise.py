@@ -49,7 +49,7 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _drop_unused_domains(model: onnx.ModelProto) -> None:
-    """Keep the imports of the operator sets in use: onnxruntime lists all that it knows, and loading refuses foreign ones."""
+    """Keep the operator sets in use: onnxruntime lists all that it knows, and loading refuses foreign ones."""
     used = {node.domain for node in model.graph.node} | {""}
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
