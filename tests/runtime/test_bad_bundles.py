@@ -826,10 +826,10 @@ HEAVIEST = (
 def test_a_bad_bundle_is_refused_by_name_and_at_once(bundle, name):
     file, spoil, says = CASES[name]
     spoil(bundle)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BundleError) as refusal:
         Classifier.load(bundle, device="cpu", threads=1)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert refusal.value.exit_code == 3
     assert isinstance(refusal.value, ValueError)
     assert type(refusal.value) is not BundleError, "each refusal has a class of its own"
