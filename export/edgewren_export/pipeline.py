@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import edgewren
 from edgewren import batching
-from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant
+from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant, check_content
 from edgewren.device import granted_cores
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
 from edgewren.session import ModelSession
@@ -152,6 +152,8 @@ def export(
     manifest = _manifest(model, files, variants, report)
     files["README.md"] = model_card(manifest, target.name, notes).encode()
     manifest = _manifest(model, files, variants, report)
+    for name, data in {**files, **variants}.items():  # never write what loading would refuse
+        check_content(name, data, manifest.labels, f"{name} of this export")
     _write(target, {**files, **variants, MANIFEST: manifest.to_json()})
     Bundle.open(target)
     return Export(target, manifest)

@@ -83,6 +83,7 @@ class Classifier:
         device: str = "auto",
         threads: int | None = None,
         variant: str | None = None,
+        expected_sha256: str | None = None,
     ) -> Classifier:
         """Load a bundle from a local folder. Never uses the network.
 
@@ -91,6 +92,7 @@ class Classifier:
             device: "auto" (CUDA where it works, else CPU; logs its choice), "cpu" or "cuda".
             threads: parallel computations; default: all CPU cores granted to this process.
             variant: name of a variant in the bundle; default: the best for the device.
+            expected_sha256: SHA-256 that the bundle's manifest.json must have: pins all of it.
 
         Raises:
             BundleError: the folder is not a complete, undamaged bundle.
@@ -100,7 +102,7 @@ class Classifier:
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1, or None for all granted cores.")
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, expected_sha256)
         chosen_device = choose_device(device)
         if device == "auto" and variant is None and not bundle.runs_on(chosen_device):
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
