@@ -20,6 +20,7 @@ from edgewren.errors import BundleError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+KINDS = ("ridge", "lora", "static")
 MAXIMUM_LABELS = 100
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
 
@@ -53,7 +54,7 @@ class Manifest:
 
     Attributes:
         labels: label names in the order of the model's outputs.
-        kind: "ridge" or "lora".
+        kind: one of `KINDS`.
         max_length: tokens kept of a text, special tokens included.
         normaliser: name of the text normaliser inside tokenizer.json ("none", "http").
         temperature: factor by which logits were multiplied at export (1.0: none).
@@ -244,7 +245,7 @@ def _parse(raw: bytes, path: Path) -> Manifest:
         raise check.refusal("temperature", temperature, "a positive number")
     return Manifest(
         labels=labels,
-        kind=check.choice(data.get("kind"), "kind", ("ridge", "lora")),
+        kind=check.choice(data.get("kind"), "kind", KINDS),
         max_length=check.integer(data.get("max_length"), "max_length", 3),
         normaliser=check.name(data.get("normaliser"), "normaliser"),
         temperature=float(temperature),
