@@ -17,6 +17,7 @@ from edgewren_train import ridge
 from edgewren_train.lora_recipe import LoraRecipe
 
 RECIPES = ("ridge", "lora")
+_GRIDS = {"wide": (ridge.WIDE_GRID, True), "classic": (ridge.CLASSIC_GRID, False)}
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,17 @@ class Candidate:
 
     def alpha_grid(self) -> tuple[tuple[float, ...], bool]:
         """Return the alphas to try, and whether to go on beyond them."""
-        return parse_alphas(self.alphas, separator="/")
+        if self.alphas in _GRIDS:
+            return _GRIDS[self.alphas]
+        try:
+            return tuple(float(part) for part in self.alphas.split("/")), False
+        except ValueError as error:
+            raise UsageError(
+                f"alphas are {self.alphas!r}, expected wide, classic, or numbers like 1/10/100."
+            ) from error
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "lora": dataclasses.asdict(self.lora) if self.lora else None}
-
-
-def parse_alphas(spec: str, *, separator: str = ",") -> tuple[tuple[float, ...], bool]:
-    """Return the grid that a word or a list of numbers means, and whether it may be extended.
-
-    Raises:
-        UsageError: neither.
-    """
-    if spec == "wide":
-        return ridge.WIDE_GRID, True
-    if spec == "classic":
-        return ridge.CLASSIC_GRID, False
-    try:
-        return tuple(float(part) for part in spec.split(separator)), False
-    except ValueError as error:
-        raise UsageError(
-            f"--alphas is {spec!r}, expected wide, classic, or numbers like {separator.join(('1', '10', '100'))}."
-        ) from error
 
 
 def combine(axes: Mapping[str, Sequence[Any]]) -> list[Candidate]:

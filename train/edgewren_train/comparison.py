@@ -138,7 +138,11 @@ def compare(
     for candidate in sorted(candidates, key=lambda item: (item.encoder, item.normaliser, item.recipe)):
         name = named[candidate]
         records = _Records(log, candidate)
-        advance = (lambda done, name=name: on_fold(name, done, len(folds))) if on_fold else (lambda _done: None)
+
+        def advance(done: int, name: str = name) -> None:
+            if on_fold:
+                on_fold(name, done, len(folds))
+
         try:
             if candidate.recipe == "ridge":
                 _judge_ridge(data, folds, candidate, records, features, advance)

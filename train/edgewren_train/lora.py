@@ -6,12 +6,14 @@ that the merged model is the trained one. Settings: `lora_recipe`; what makes st
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
+import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,8 @@ from edgewren_train.lora_recipe import LoraRecipe as LoraRecipe  # noqa: PLC0414
 from edgewren_train.target_modules import adapted_layers, check_target_modules, default_target_modules
 
 logger = logging.getLogger(__name__)
+
+_PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"
 
 MERGE_TOLERANCE = 1e-4
 """Largest difference of logits allowed between adapter and merged model: fp32 rounding of W + BA is about 1e-6."""
@@ -170,7 +174,15 @@ def train(
         InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
     """
     ids = base.tokenizer.encode(texts).ids
-    fitted = fit(base, ids, labels, recipe, device=device, progress=progress, announce=announce)
+    return merge(base, fit(base, ids, labels, recipe, device=device, progress=progress, announce=announce), ids)
+
+
+def merge(base: LoraBase, fitted: Fitted, ids: Sequence[Sequence[int]]) -> LoraResult:
+    """Merge the adapters into the encoder, and prove on token rows that nothing was lost.
+
+    Raises:
+        InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
+    """
     adapter_logits = predict_logits(fitted.model, ids)
     trained_head = _head_weights(fitted.model, base.fresh)
     merged = fitted.model.merge_and_unload().eval()
@@ -233,6 +245,7 @@ def fit(
     with (
         tempfile.TemporaryDirectory(prefix="edgewren-lora-") as scratch,
         cheap_steps(model, seed=recipe.seed, device=device),
+        _no_inherited_precision(),
     ):
         trainer = Trainer(
             model=model,
@@ -260,6 +273,18 @@ def fit(
         seconds=seconds,
         loss=tuple(losses),
     )
+
+
+@contextlib.contextmanager
+def _no_inherited_precision() -> Iterator[None]:
+    """Hide a variable in which transformers leaves "bf16" behind: the next training in fp32 would then be in bf16."""
+    before = os.environ.pop(_PRECISION_VARIABLE, None)
+    try:
+        yield
+    finally:
+        os.environ.pop(_PRECISION_VARIABLE, None)
+        if before is not None:
+            os.environ[_PRECISION_VARIABLE] = before
 
 
 def _epochs_callback(losses: list[float], watch: EpochWatch | None, stop_after: int | None, device: str) -> Any:
