@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 # SkipLayerNormalization's CPU kernel is scalar; Add + LayerNormalization is vectorised since 1.30: +7 % fp32.
 DISABLED_OPTIMIZERS: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
-# Processors without VNNI saturate where uint8 is multiplied with int8; there, and only there, onnxruntime then takes its
+# Processors without VNNI saturate where uint8 is multiplied with int8: there, and only there, onnxruntime then takes a
 # slower, exact kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by
 # up to 0.03.
 _NO_SATURATION = ("session.x64quantprecision", "1")
