@@ -56,3 +56,16 @@ def test_a_damaged_plan_or_a_folder_that_cannot_be_made_is_said(tmp_path):
 def test_plan_is_readable(tmp_path):
     RunLog(tmp_path, PLAN)
     assert json.loads((tmp_path / "plan.json").read_text()) == {"rows": 3, "seeds": [0, 1]}
+
+
+def test_a_second_run_in_the_same_folder_is_kept_out(tmp_path):
+    first, second = RunLog(tmp_path, PLAN), RunLog(tmp_path, PLAN)
+    first.append({"score": 0.5})
+    with first.locked():
+        with pytest.raises(UsageError, match="Another run is at work"), second.locked():
+            pass
+        with pytest.raises(UsageError, match="Another run is at work"):
+            RunLog(tmp_path, PLAN, force=True)
+    assert list(first) == [{"score": 0.5}]
+    with second.locked():
+        pass

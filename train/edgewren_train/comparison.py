@@ -133,9 +133,44 @@ def compare(
     log = RunLog(folder, plan, force=force)
     named = dict(zip(candidates, names(candidates), strict=True))
     features = _Features(data.texts, device, cache, say)
+    with log.locked():
+        failures = _judge_all(data, folds, named, log, features, device, on_fold)
+    for name, reason in failures.items():
+        say(f"{name}: failed: {reason}")
+    judged = [
+        _judged(named[candidate], candidate, _Records(log, candidate), len(folds), design)
+        for candidate in candidates
+        if named[candidate] not in failures
+    ]
+    if not judged:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise InputError(f"No candidate could be judged. {reasons}")
+    judged.sort(key=lambda item: -item.balanced_accuracy.value)
+    return Comparison(
+        judged=tuple(judged),
+        pairs=tuple(_pairs(judged, design)),
+        failures=failures,
+        rows=len(data.texts),
+        folds=design.folds,
+        repeats=design.repeats,
+        seed=design.seed,
+        group_column=design.group_column,
+    )
+
+
+def _judge_all(
+    data: LabelledTexts,
+    folds: Sequence[Fold],
+    named: dict[Candidate, str],
+    log: RunLog,
+    features: _Features,
+    device: str,
+    on_fold: Callable[[str, int, int], None] | None,
+) -> dict[str, str]:
+    """Fill the log with what it lacks; return why candidates failed, by name."""
     failures: dict[str, str] = {}
     # Candidates that share an encoder follow each other, so that one set of embeddings is in memory at a time.
-    for candidate in sorted(candidates, key=lambda item: (item.encoder, item.normaliser, item.recipe)):
+    for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, item.recipe)):
         name = named[candidate]
         records = _Records(log, candidate)
 
@@ -156,27 +191,7 @@ def compare(
             # What torch and models raise has no common class; the other candidates must not be lost over it.
             logger.info("candidate %s failed", name, exc_info=True)
             failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if name in failures:
-            say(f"{name}: failed: {failures[name]}")
-    judged = [
-        _judged(named[candidate], candidate, _Records(log, candidate), len(folds), design)
-        for candidate in candidates
-        if named[candidate] not in failures
-    ]
-    if not judged:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise InputError(f"No candidate could be judged. {reasons}")
-    judged.sort(key=lambda item: -item.balanced_accuracy.value)
-    return Comparison(
-        judged=tuple(judged),
-        pairs=tuple(_pairs(judged, design)),
-        failures=failures,
-        rows=len(data.texts),
-        folds=design.folds,
-        repeats=design.repeats,
-        seed=design.seed,
-        group_column=design.group_column,
-    )
+    return failures
 
 
 class _Records:

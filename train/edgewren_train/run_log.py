@@ -5,6 +5,7 @@ Lines are appended whole and flushed to disk; a line torn by a kill is dropped w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -40,13 +41,38 @@ class RunLog:
                         "with --force."
                     )
                 if force:
-                    for stale in (self.path, *folder.glob("sweep.db*")):
-                        stale.unlink(missing_ok=True)
+                    with self.locked():
+                        for stale in (self.path, *folder.glob("sweep.db*")):
+                            stale.unlink(missing_ok=True)
             elif any(folder.iterdir()):
                 raise UsageError(f"{folder} is not empty and holds no runs. Choose another --output.")
-            self._plan_path.write_text(json.dumps(known, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            if force or not self._plan_path.exists():
+                scratch = self._plan_path.with_suffix(f".{os.getpid()}")
+                scratch.write_text(json.dumps(known, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+                scratch.replace(self._plan_path)
         except (OSError, json.JSONDecodeError) as error:
             raise OutputError(f"{folder} cannot be used for results: {error}. Choose another --output.") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run out of the folder within the block, where the system has file locks.
+
+        Raises:
+            UsageError: another run is at work there.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        with self._plan_path.open("rb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    f"Another run is at work in {self.path.parent}. Wait for it, or choose another --output."
+                ) from error
+            yield
 
     def append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"

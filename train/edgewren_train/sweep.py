@@ -134,15 +134,16 @@ def run_sweep(
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}, expected at least 1.")
     log = RunLog(folder, plan.as_dict(data), force=force)
-    study = _open_study(folder, plan)
-    _restore_killed(study)
-    if plan.is_grid:
-        for settings in grid(plan.axes):
-            study.enqueue_trial(settings, skip_if_exists=True)
-    if jobs == 1:
-        _work(data, folder, plan, groups, device, on_run)
-    else:
-        _work_in_processes(jobs, data, folder, plan, groups, device)
+    with log.locked():
+        study = _open_study(folder, plan)
+        _restore_killed(study)
+        if plan.is_grid:
+            for settings in grid(plan.axes):
+                study.enqueue_trial(settings, skip_if_exists=True)
+        if jobs == 1:
+            _work(data, folder, plan, groups, device, on_run=on_run)
+        else:
+            _work_in_processes(jobs, data, folder, plan, groups, device)
     return [Run.from_dict(record) for record in log]
 
 
@@ -159,7 +160,6 @@ def _open_study(folder: Path, plan: SweepPlan) -> Any:
         storage=f"sqlite:///{(folder / 'sweep.db').absolute()}",
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=plan.base.seed, multivariate=False),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
         if plan.prune
         else optuna.pruners.NopPruner(),
@@ -183,12 +183,16 @@ def _work(
     plan: SweepPlan,
     groups: Sequence[str] | None,
     device: str,
+    *,
+    worker: int = 0,
     on_run: Callable[[Run], None] | None = None,
 ) -> None:
     """Take trials until none is left: of a grid those waiting in the queue, else until the plan's number is reached."""
     import optuna
 
     study = _open_study(folder, plan)
+    # Neither two workers nor a sweep that goes on may propose the same settings again.
+    study.sampler = optuna.samplers.TPESampler(seed=plan.base.seed + 1000 * worker + len(study.trials))
     log = RunLog(folder, plan.as_dict(data))
     trainer = _Trainer(data, plan, groups, device)
     done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
@@ -315,8 +319,8 @@ def _work_in_processes(
 
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     workers = [
-        context.Process(target=_work_with_few_threads, args=(jobs, data, folder, plan, groups, device))
-        for _ in range(jobs)
+        context.Process(target=_work_with_few_threads, args=(jobs, worker, data, folder, plan, groups, device))
+        for worker in range(jobs)
     ]
     try:
         for worker in workers:
@@ -334,13 +338,13 @@ def _work_in_processes(
         )
 
 
-def _work_with_few_threads(jobs: int, *args: Any) -> None:
+def _work_with_few_threads(jobs: int, worker: int, *args: Any) -> None:
     import torch
 
     from edgewren.device import granted_cores
 
     torch.set_num_threads(max(1, granted_cores() // jobs))
-    _work(*args)
+    _work(*args, worker=worker)
 
 
 def winner(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:
