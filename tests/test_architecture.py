@@ -28,7 +28,7 @@ FLOORS = (
     {"classifier"},
     {"bundle"},
     {"session", "scheduling", "text", "batching", "metrics", "probabilities", "heatmap"},
-    {"device"},
+    {"device", "lifetime"},
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""

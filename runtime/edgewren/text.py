@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from edgewren.batching import TokenRows
 from edgewren.errors import BundleError
+from edgewren.lifetime import native_code
 
 CHARACTERS_PER_TOKEN = 250
 """Texts are cut at max_length times this many characters before tokenising: no vocabulary entry is longer on average,
@@ -95,7 +96,8 @@ class TextTokenizer:
                     prepared[row] = repair(text)
                     repaired[row] = True
         # Also for one text: without the offsets that `encode` computes it takes a fifth less time.
-        encodings = self._tokenizer.encode_batch_fast(prepared)
+        with native_code():
+            encodings = self._tokenizer.encode_batch_fast(prepared)
         rows = TokenRows.of([encoding.ids or [self._empty] for encoding in encodings])
         for row in np.flatnonzero(rows.lengths == self.max_length).tolist():
             if encodings[row].overflowing:
