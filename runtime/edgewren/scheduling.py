@@ -123,6 +123,10 @@ class Scheduler:
         """
         if self.closed:
             raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+        if len(texts) == 1:  # nothing to schedule
+            tokens = self.tokenizer.encode(texts)
+            ids = tokens.rows.ids.astype(np.int64)
+            return Scores(self.run(ids[None]), tokens.truncated, tokens.repaired, distinct=1, tokens=len(ids))
         window = _Window(texts)
         window.tokenise(self)
         if len(window.batches) > 1:
