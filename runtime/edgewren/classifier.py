@@ -110,12 +110,7 @@ class Classifier:
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1, or None for all granted cores.")
-        bundle = Bundle.open(path)
-        if expected_sha256 is not None and bundle.sha256 != expected_sha256.lower():
-            raise BundleError(
-                f"{bundle.path} is not the expected bundle: its manifest has SHA-256 {bundle.sha256}, expected "
-                f"{expected_sha256}. Get the bundle again, or expect this one if you trust it."
-            )
+        bundle = Bundle.open(path, expected_sha256)
         chosen_device = choose_device(device)
         if device == "auto" and variant is None and not bundle.runs_on(chosen_device):
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgewren.batching import TokenRows
-from edgewren.errors import BundleError
+from edgewren.errors import BundleTokenizerError
 from edgewren.lifetime import native_code
 
 CHARACTERS_PER_TOKEN = 250
@@ -26,7 +26,7 @@ and a text of many megabytes must not stall a batch."""
 
 _SHORT = 2_000
 """A single text of so many characters is tokenised in the calling thread. A batch, even of one, goes through threads of
-the tokenizer's own, which a busy machine must wake and a fork would cut off (tokenizers then does without in the child).
+the tokenizer's own, which a busy machine must wake and a fork would cut off (in the child, it then does without).
 A longer text goes there nonetheless, since `encode` holds the GIL (60 µs for a tweet)."""
 
 
@@ -64,17 +64,17 @@ class TextTokenizer:
         max_length: tokens kept of a text, special tokens included; at least 3.
 
     Raises:
-        BundleError: the bytes are not a tokenizer, or max_length leaves no room for text.
+        BundleTokenizerError: the bytes are not a tokenizer, or max_length leaves no room for text.
     """
 
     def __init__(self, tokenizer_json: bytes, max_length: int) -> None:
         try:
             tokenizer = Tokenizer.from_buffer(tokenizer_json)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise BundleError(f"tokenizer.json cannot be read: {error}. Export the bundle again.") from error
-        special = tokenizer.num_special_tokens_to_add(False)
+            special = tokenizer.num_special_tokens_to_add(False)
+        except BaseException as error:
+            raise _refusal("cannot be read", error) from error
         if max_length <= special:
-            raise BundleError(f"max_length {max_length} leaves no room beside {special} special tokens.")
+            raise BundleTokenizerError(f"max_length {max_length} leaves no room beside {special} special tokens.")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
@@ -99,13 +99,23 @@ class TextTokenizer:
                 except UnicodeEncodeError:
                     prepared[row] = repair(prepared[row])
                     repaired[row] = True
-        with native_code():
-            if count == 1 and len(prepared[0]) <= _SHORT:
-                encodings = [self._tokenizer.encode(prepared[0])]
-            else:
-                encodings = self._tokenizer.encode_batch_fast(prepared)
+        try:
+            with native_code():
+                if count == 1 and len(prepared[0]) <= _SHORT:
+                    encodings = [self._tokenizer.encode(prepared[0])]
+                else:
+                    encodings = self._tokenizer.encode_batch_fast(prepared)
+        except BaseException as error:
+            raise _refusal("fails on a text", error) from error
         ids = [encoding.ids or [self._empty] for encoding in encodings]
         for row, row_ids in enumerate(ids):
             if len(row_ids) == self.max_length and encodings[row].overflowing:
                 truncated[row] = True
         return Tokens(TokenRows.of(ids), truncated, repaired)
+
+
+def _refusal(what: str, error: BaseException) -> BaseException:
+    """Return what to raise for an error of the Rust library: it raises bare Exception, and its panics not even that."""
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        return BundleTokenizerError(f"tokenizer.json {what}: {error}. Export the bundle again.")
+    return error  # KeyboardInterrupt and its like
