@@ -74,12 +74,15 @@ class Classifier:
         self.threads = threads
         self._session = session
         on_cuda = device == "cuda"
+        on_cpu = (
+            batching.CHEAP_TOKENS_PER_BATCH if bundle.manifest.kind == "static" else batching.CPU_TOKENS_PER_BATCH
+        )
         self._scheduler = Scheduler(
             TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length),
             session,
             width=len(self.labels),
             threads=threads,
-            tokens_per_batch=batching.CUDA_TOKENS_PER_BATCH if on_cuda else batching.CPU_TOKENS_PER_BATCH,
+            tokens_per_batch=batching.CUDA_TOKENS_PER_BATCH if on_cuda else on_cpu,
             helpers=_CUDA_HELPERS if on_cuda else None,
         )
 
