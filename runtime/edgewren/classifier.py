@@ -74,9 +74,7 @@ class Classifier:
         self.threads = threads
         self._session = session
         on_cuda = device == "cuda"
-        on_cpu = (
-            batching.CHEAP_TOKENS_PER_BATCH if bundle.manifest.kind == "static" else batching.CPU_TOKENS_PER_BATCH
-        )
+        on_cpu = batching.CHEAP_TOKENS_PER_BATCH if bundle.manifest.kind == "static" else batching.CPU_TOKENS_PER_BATCH
         self._scheduler = Scheduler(
             TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length),
             session,
