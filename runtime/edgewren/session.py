@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.device import Device, import_onnxruntime
+from edgewren.device import Device, import_onnxruntime, int8_may_saturate
 from edgewren.errors import BundleModelError, DeviceError, UsageError
 from edgewren.lifetime import keep_for_good, native_code, renew_after_fork
 
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 # SkipLayerNormalization's CPU kernel is scalar; Add + LayerNormalization is vectorised since 1.30: +7 % fp32.
 DISABLED_OPTIMIZERS: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
-# Processors without VNNI saturate where uint8 is multiplied with int8: there, and only there, onnxruntime then takes a
-# slower, exact kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by
-# up to 0.03.
+# Processors without VNNI saturate where uint8 is multiplied with int8; this makes onnxruntime take a slower, exact
+# kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by up to 0.03.
+# Only there: onnxruntime 1.32 takes that kernel on a VNNI processor too (Zen 5), where it costs 1.8 times the time.
 _NO_SATURATION = ("session.x64quantprecision", "1")
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
@@ -135,7 +135,8 @@ class ModelSession:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.add_session_config_entry(*_NO_SATURATION)
+        if int8_may_saturate():
+            options.add_session_config_entry(*_NO_SATURATION)
         if self._device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
         try:
