@@ -28,7 +28,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz" * 4 + " " * 20 + "0123456789.,!?#@&'-Ã¤Ã
 def invented(count: int) -> Iterator[str]:
     draw = random.Random(11)  # noqa: S311  no secret
     for _ in range(count):
-        yield "".join(draw.choices(_LETTERS, k=int(draw.paretovariate(1.0) * 20) % 1_500))
+        yield "".join(draw.choices(_LETTERS, k=int(draw.paretovariate(1.0) * 20) % 700))
 
 
 def in_pieces(classifier: Classifier, texts: list[str], size: int) -> NDArray[np.float32]:
