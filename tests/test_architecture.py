@@ -28,7 +28,7 @@ FLOORS = (
     {"classifier"},
     {"bundle"},
     {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
-    {"session", "text", "batching", "metrics", "probabilities", "heatmap"},
+    {"session", "scheduling", "text", "batching", "metrics", "probabilities", "heatmap"},
     {"device", "onnx_operators", "protobuf", "strict_json"},
     {"errors"},
 )
