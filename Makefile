@@ -12,7 +12,7 @@ PIP_INSTALL := -m pip $(PIP_OPTIONS)
 DEMO := demo-output
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo test test-fast check format bench bench-rivals clean
+.PHONY: demo test test-fast check format bench bench-rivals fuzz-bundles bench-load clean
 
 demo: $(VENV)/.ready ## train on the sample posts, export, score a second file
 	@rm -rf $(DEMO)
@@ -56,6 +56,13 @@ $(CPU_VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.ready $(shell find r
 	$(PYTHON) -m venv --without-pip $(CPU_VENV)
 	$(BIN)/python -m pip --python $(CPU_BIN)/python $(PIP_OPTIONS) "$$(ls dist/*.whl)[cpu]"
 	@touch $@
+
+FUZZ_CASES ?= 50000
+fuzz-bundles: $(VENV)/.ready ## mutated bundles through the loader, in processes of their own; FUZZ_SEED=1 for others
+	EDGEWREN_FUZZ_CASES=$(FUZZ_CASES) EDGEWREN_FUZZ_SEED=$(or $(FUZZ_SEED),0) $(BIN)/python -m pytest -s tests/export/test_bundle_fuzzing.py
+
+bench-load: $(VENV)/.ready ## time to load BUNDLE, with and without the checks
+	$(BIN)/python benchmarks/load_time.py $(BUNDLE)
 
 $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(RIVALS_VENV)
