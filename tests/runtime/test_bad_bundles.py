@@ -32,6 +32,8 @@ HEAVIEST = (
     "tokenizer larger than the limit",
     "a vocabulary of a million",
     "a hundred thousand operators",
+    "a hundred thousand tensors",
+    "a hundred thousand added tokens",
 )
 
 
