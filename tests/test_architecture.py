@@ -29,7 +29,7 @@ FLOORS = (
     {"bundle"},
     {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
     {"session", "scheduling", "text", "batching", "metrics", "probabilities", "heatmap"},
-    {"device", "lifetime", "onnx_operators", "protobuf", "strict_json"},
+    {"background", "device", "lifetime", "onnx_operators", "onnx_sizes", "protobuf", "strict_json"},
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""
