@@ -21,13 +21,19 @@ SIBLINGS = {
 }
 RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 # What works without, and says so: Parquet and heat maps name their extra, a progress bar is left out.
-RUNTIME_OPTIONS = {"archive/parquet.py": {"pyarrow"}, "heatmap.py": {"matplotlib"}, "cli/score.py": {"tqdm"}}
+RUNTIME_OPTIONS = {
+    "archive/parquet.py": {"pyarrow"},
+    "heatmap.py": {"matplotlib"},
+    "share_plot.py": {"matplotlib"},
+    "cli/score.py": {"tqdm"},
+    "cli/summarize.py": {"tqdm"},
+}
 FLOORS = (
     {"cli", "__main__"},
     {"archive", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
-    {"session", "text", "batching", "metrics", "probabilities", "heatmap"},
+    {"session", "text", "batching", "metrics", "quantification", "probabilities", "heatmap", "share_plot"},
     {"device"},
     {"errors"},
 )

@@ -17,7 +17,7 @@ import pytest
 from edgewren.cli import main as cli
 from edgewren.cli.main import main, parse
 
-VERBS = ("train", "train ridge", "train lora", "score", "evaluate", "info", "verify", "doctor")
+VERBS = ("train", "train ridge", "train lora", "score", "summarize", "evaluate", "info", "verify", "doctor")
 
 
 @pytest.fixture(autouse=True)
