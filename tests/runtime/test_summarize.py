@@ -390,8 +390,9 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, bundle, options):
     assert main(["summarize", str(scored(tmp_path / "a.csv")), "--by", "author", "--model", str(bundle), *options]) == 2
 
 
-@pytest.mark.parametrize("options", [["--by", "author"], ["--by", "created_at", "--period", "day"]])
-@pytest.mark.parametrize("adjust", [True, False])
+@pytest.mark.parametrize(
+    ("options", "adjust"), [(["--by", "author"], False), (["--by", "created_at", "--period", "day"], True)]
+)
 def test_a_plot_is_a_png_of_readable_size(tmp_path, bundle, capsys, options, adjust):
     pytest.importorskip("matplotlib")
     png = tmp_path / "p.png"
@@ -405,6 +406,7 @@ def test_a_plot_is_a_png_of_readable_size(tmp_path, bundle, capsys, options, adj
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_plots_of_many_classes_and_groups_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     from edgewren.share_plot import Series, draw
