@@ -37,8 +37,19 @@ FLOORS = (
     {"archive", "integrations", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
-    {"session", "text", "batching", "metrics", "quantification", "probabilities", "heatmap", "share_plot"},
-    {"device"},
+    {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
+    {
+        "session",
+        "scheduling",
+        "text",
+        "batching",
+        "metrics",
+        "quantification",
+        "probabilities",
+        "heatmap",
+        "share_plot",
+    },
+    {"device", "onnx_operators", "protobuf", "strict_json"},
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""

@@ -231,11 +231,11 @@ def bundle_of(sources: Sequence[str | Path], model: str | Path | None) -> Bundle
         BundleError: the bundle cannot be opened.
         UsageError: a file was scored by another bundle than the one named, or the files by different ones.
     """
-    bundle = Bundle.open(model) if model is not None else None
+    bundle = Bundle.open(model, check_files=False) if model is not None else None
     for source in sources:
         path, sha256 = _scored_by(source)
         if bundle is None and path is not None and Path(path).is_dir():
-            bundle = Bundle.open(path)
+            bundle = Bundle.open(path, check_files=False)
         if bundle is not None and sha256 is not None and sha256 != bundle.sha256:
             raise UsageError(
                 f"{source} was scored by another bundle (manifest SHA-256 {sha256[:12]}…) than {bundle.path} "

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.bundle import MANIFEST, Bundle, Manifest
-from edgewren.errors import BundleError, InputError, MissingDependencyError, OutputError, UsageError
+from edgewren.errors import BundleError, BundleHashError, InputError, MissingDependencyError, OutputError, UsageError
 
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
 _ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+|[\w.-]+)(?:@(?P<revision>[^@\s]+))?", re.ASCII)
@@ -75,7 +75,7 @@ def pull(
     raw = _bytes_of(manifest_path, _MAXIMUM_MANIFEST_BYTES)
     digest = hashlib.sha256(raw).hexdigest()
     if expected_sha256 is not None and digest != expected_sha256.lower():
-        raise BundleError(
+        raise BundleHashError(
             f"{name} has a {MANIFEST} with SHA-256 {digest}, expected {expected_sha256}. It is not the bundle that you "
             "pinned: nothing else was fetched."
         )
@@ -85,9 +85,10 @@ def pull(
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
             folder = Path(temporary) / "bundle"
-            (folder / "onnx").mkdir(parents=True)
+            folder.mkdir()
             (folder / MANIFEST).write_bytes(raw)
             for file, entry in expected.items():
+                (folder / file).parent.mkdir(exist_ok=True)
                 (folder / file).write_bytes(_bytes_of(fetch(file, commit), entry.bytes))
             bundle = Bundle.open(folder)
             for file in bundle.names():
