@@ -120,7 +120,8 @@ class Shares:
             NaN for a group without rows.
         doubtful: bool [groups]; a whole interval lay outside of 0 to 1 before it was cut. No true shares are likely to
             show such counts under these rates: the texts of some class look different here than in the evaluation.
-            Where a true share is 0 or 1, chance alone brings this about in one group of 40.
+            Such a group's intervals are stretched to the shares that were counted: a precaution, no longer a
+            confidence interval. Where a true share is 0 or 1, chance alone brings this about in one group of 40.
     """
 
     value: NDArray[np.float64]
@@ -181,8 +182,9 @@ def estimate_shares(
     value = np.full(table.shape, np.nan)
     low, high = value.copy(), value.copy()
     doubtful = np.zeros(len(table), dtype=np.bool_)
-    filled = table.sum(axis=1) > 0
-    value[filled] = _least_squares(rates.rates, table[filled] / table[filled].sum(axis=1, keepdims=True))
+    rows = table.sum(axis=1)
+    filled = rows > 0
+    value[filled] = _least_squares(rates.rates, table[filled] / rows[filled, None])
     for group in np.flatnonzero(filled).tolist():
         row = table[group]
         rng = np.random.Generator(np.random.PCG64([seed, *row.tolist()]))
@@ -191,6 +193,9 @@ def estimate_shares(
         ends = np.quantile(shares, tails, axis=0)
         low[group], high[group] = ends.clip(0.0, 1.0)
         doubtful[group] = (ends[1] < 0).any() or (ends[0] > 1).any()
+        if doubtful[group]:  # cut to a point, it would look like certainty
+            low[group] = np.minimum(low[group], row / rows[group])
+            high[group] = np.maximum(high[group], row / rows[group])
     return Shares(value, np.minimum(low, value), np.maximum(high, value), doubtful)
 
 

@@ -188,15 +188,16 @@ class Summary:
         notes += [
             "naive: share of the counted labels. share: corrected for the classifier's errors (adjusted count), as",
             f"measured in {self.correction.evaluation!r} on {rows:,} rows. The interval accounts for these rows and",
-            "for those counted being finite.",
+            "those counted being finite. It holds if texts of one class look alike in all groups; by topic they don't.",
         ]
         warning = self.correction.rates.warning(self.labels)
         if warning is not None:
             notes.append(f"Note: {warning}.")
         if any(group.doubtful for group in (self.total, *self.groups)):
             notes.append(
-                "* No true shares would show such counts with the measured errors: texts of some class look different "
-                "here than in the evaluation. Label some of them, and evaluate on these."
+                "* No true shares would show such counts with the measured errors: texts of some class look different\n"
+                "here than in the evaluation. The interval is stretched to the naive share, no longer a 95 % one.\n"
+                "Label some of these texts, and evaluate on them."
             )
         return notes
 

@@ -177,9 +177,10 @@ def _plot(summary: Summary, path: str) -> None:
             )
             for label, column in zip(summary.labels, cells, strict=True)
         ],
-        [group.name or "(none)" for group in groups],
+        [(group.name or "(none)") + " *" * group.doubtful for group in groups],
         path,
-        title=f"{summary.total.rows:,} texts",
+        title=f"{summary.total.rows:,} texts"
+        + "   (* does not fit the measured errors)" * any(g.doubtful for g in groups),
         axis=f"{summary.period} of {summary.by}" if summary.period else summary.by,
         positions=[_place(group.name or "", summary.period) for group in groups] if summary.period else None,
         confidence=summary.confidence,
