@@ -151,7 +151,7 @@ def show(report: dict[str, Any]) -> None:
     print(
         f"{report['texts']:,} texts ({report['distinct_texts']:,} distinct), {report['recipe']} model, "
         f"{report['cores']} cores, medians of {report['rounds']} rounds\n\n"
-        f"| stack | version | texts/s | to {report['best_rival']} | labels as fp32 | one text, p50 and p99 | settings |\n"
+        f"| stack | version | texts/s | to {report['best_rival']} | as fp32 | one text, p50 and p99 | settings |\n"
         "|---|---|---|---|---|---|---|"
     )
     for name, row in sorted(report["stacks"].items(), key=lambda item: -float(item[1]["texts_per_s"])):
@@ -159,7 +159,7 @@ def show(report: dict[str, Any]) -> None:
         share = "" if same is None else f"{same / report['texts']:.2%}"
         settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
         print(
-            f"| {name} | {row['version']} | {row['texts_per_s']:,.0f} | {row['ratio_to_best_rival']:.2f} × | {share} | "
+            f"| {name} | {row['version']} | {row['texts_per_s']:,.0f} | {row['ratio_to_best_rival']:.2f} | {share} | "
             f"{row['single_p50_ms']:.2f} and {row['single_p99_ms']:.2f} ms | {settings} |"
         )
     for name, reason in report["left_out"].items():
