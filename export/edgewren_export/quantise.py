@@ -11,8 +11,9 @@ Outside Gelu, features are smoothed first as in SmoothQuant (Xiao et al. 2022, a
 activations is divided out and multiplied into the weights, exact but for rounding.
 
 (The usual dynamic quantisation has one scale per tensor: a text's score then moves with the batch around it.) Weights
-have one scale per column and are rounded for the inputs that they meet (`rounding`), layer by layer; word embeddings
-have one per row. Knows ONNX graphs, nothing of texts. Measurements stand in docs/log.md.
+have one scale per column; with scales per token throughout they are also rounded for the inputs that they meet
+(`rounding`). Word embeddings have one scale per row. Knows ONNX graphs, nothing of texts. Measurements stand in
+docs/log.md.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ _GELU_ZERO_POINT = 32
 _GELU_FLOOR = 0.17 / _GELU_ZERO_POINT
 _GELU_OPERATORS = ("Gelu", "BiasGelu", "FastGelu")
 _TABLE_ROWS = 1000  # embedding tables with fewer rows are not worth it
-_INPUTS_AT_ONCE = 4  # a transformer layer's: what enters its products is looked at anew once the layers before are int8
-_MOST_VALUES = 60_000_000  # of those that are looked at at once: 240 MB
+_LAYER = 4  # inputs of products in a transformer layer
+_ROUNDING_TOKENS = 10_000  # about 350 tweets
 
 
 @dataclass(frozen=True)
@@ -105,23 +106,26 @@ def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelPr
 
     Args:
         calibrated: may be quantised in both ways; it stays as it is.
-        per_token: give every input of a product a scale per token, not only those after Gelu.
+        per_token: give every input of a product a scale per token, not only those after Gelu, and round the weights for
+            what enters the products. Closer to fp32, slower to run and to make.
     """
     graph = EditableGraph(calibrated.model)
     consumers = graph.consumers()
     _quantise_tables(graph)
     groups = products(graph)
     names = list(groups)
-    for start in range(0, len(names), _INPUTS_AT_ONCE):
-        layer = {name: groups[name] for name in names[start : start + _INPUTS_AT_ONCE]}
-        grids = {name: _grid(group, calibrated.ranges.get(name), per_token) for name, group in layer.items()}
-        inputs = _observe(graph, calibrated, layer, grids)
-        for name, group in layer.items():
-            rounded = [_rounded(product, grids[name], inputs.get(name)) for product in group]
-            if grids[name].step is None:
-                _quantise_per_token(graph, name, group, grids[name], rounded)
+    rows = _some(calibrated.texts) if per_token else []
+    for start in range(0, len(names), _LAYER):
+        layer = names[start : start + _LAYER]
+        exact = token_values(EditableGraph(calibrated.model).until(layer), layer, rows) if rows else {}
+        for name in layer:
+            grid = _grid(groups[name], calibrated.ranges.get(name), per_token)
+            inputs = _observe(graph, name, grid, exact.pop(name), rows) if rows else None
+            rounded = [_rounded(product, grid, inputs) for product in groups[name]]
+            if grid.step is None:
+                _quantise_per_token(graph, name, groups[name], grid, rounded)
             else:
-                _quantise_fixed(graph, consumers, name, group, grids[name], rounded)
+                _quantise_fixed(graph, consumers, name, groups[name], grid, rounded)
     return graph.finish()
 
 
@@ -163,27 +167,16 @@ def _grid(group: Sequence[Product], measured: Range | None, per_token: bool) -> 
 
 
 def _observe(
-    graph: EditableGraph,
-    calibrated: Calibrated,
-    layer: Mapping[str, Sequence[Product]],
-    grids: Mapping[str, _Grid],
-) -> dict[str, Inputs]:
-    """Return what enters the products of one layer in the fp32 model and in the graph, as far as it is int8 by now."""
-    rows = _some(calibrated.texts, sum(group[0].weight.shape[0] for group in layer.values()))
-    if not rows:
-        return {}
-    exact = token_values(EditableGraph(calibrated.model).until(list(layer)), list(layer), rows)
-    seen = token_values(graph.until(list(layer)), list(layer), rows)
-    return {
-        name: observe(grid.smoothed(exact.pop(name)), grid.quantised(grid.smoothed(seen.pop(name))))
-        for name, grid in grids.items()
-    }
+    graph: EditableGraph, name: str, grid: _Grid, exact: NDArray[np.float32], rows: Sequence[Sequence[int]]
+) -> Inputs:
+    """Return what enters the products of an input in the fp32 model and in the graph, which is int8 up to there."""
+    seen = token_values(graph.until([name]), [name], rows)[name]
+    return observe(grid.smoothed(exact), grid.quantised(grid.smoothed(seen)))
 
 
-def _some(rows: Sequence[Sequence[int]], features: int) -> list[Sequence[int]]:
-    """Return evenly spread rows, as many as memory allows."""
-    every = -(-sum(map(len, rows)) * features // _MOST_VALUES)
-    return list(rows[:: max(1, every)])
+def _some(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Return evenly spread rows with about as many tokens as are looked at."""
+    return list(rows[:: max(1, sum(map(len, rows)) // _ROUNDING_TOKENS)])
 
 
 def _rounded(product: Product, grid: _Grid, inputs: Inputs | None) -> Rounded:
