@@ -21,10 +21,19 @@ SIBLINGS = {
 }
 RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 # What works without, and says so: Parquet and heat maps name their extra, a progress bar is left out.
-RUNTIME_OPTIONS = {"archive/parquet.py": {"pyarrow"}, "heatmap.py": {"matplotlib"}, "cli/score.py": {"tqdm"}}
+RUNTIME_OPTIONS = {
+    "archive/parquet.py": {"pyarrow"},
+    "heatmap.py": {"matplotlib"},
+    "cli/score.py": {"tqdm"},
+    "serve/app.py": {"starlette"},
+    "serve/openapi.py": {"starlette"},
+    "serve/page.py": {"starlette"},
+    "serve/server.py": {"uvicorn"},
+    "serve/telling.py": {"prometheus_client"},
+}
 FLOORS = (
     {"cli", "__main__"},
-    {"archive", "verification", "diagnosis", "measurement"},
+    {"archive", "serve", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
     {"session", "text", "batching", "metrics", "probabilities", "heatmap"},

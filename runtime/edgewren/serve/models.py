@@ -77,7 +77,7 @@ def check(models: dict[str, Served]) -> None:
         try:
             found: Replay | None = replay(model.classifier)
         except BundleError as error:
-            found, model.failure = None, str(error)
+            found, model.failure = None, str(error).rstrip(".")
         if found is not None and not found.ok:
             model.failure = (
                 f"variant {found.variant} does not compute the golden logits here: they differ by up to "
