@@ -10,6 +10,7 @@ from edgewren_export.parity import table
 _RECIPES = {
     "ridge": "ridge classifier on standardised sentence embeddings, folded into one affine map",
     "lora": "LoRA fine-tune of the encoder (adapters merged) with a classification head",
+    "static": "one number per word piece and label, averaged: a ridge classifier on mean word vectors, folded",
 }
 
 
