@@ -13,9 +13,9 @@ import time
 import httpx
 import numpy as np
 import pytest
-from serving import Server
 
 from edgewren import Classifier
+from serving import Server
 
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 
