@@ -46,7 +46,7 @@ def test_the_unit_is_understood_by_systemd(tmp_path):
 def test_the_command_line_in_it_is_one_that_edgewren_takes(name):
     text = (DEPLOY / name).read_text()
     if name == "Containerfile":
-        words = re.findall(r'"([^"]*)"', re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1]) + ["/bundle"]
+        words = [*re.findall(r'"([^"]*)"', re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1]), "/bundle"]
     else:
         words = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1].split()
     args = parse(words[1:])

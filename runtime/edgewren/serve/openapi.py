@@ -99,13 +99,15 @@ def describe(models: Mapping[str, Served], most_texts: int, most_bytes: int) -> 
             "/predict": {"post": predict},
             "/": {"post": nested, "get": _get("A page to try it out", "text/html")},
             "/info": {"get": _get("The default model and the limits")},
-            "/health": {"get": _get("Ready?", refusals=("503",))},
+            "/health": {"get": _get("Whether it is ready", refusals=("503",))},
             "/v2": {"get": _get("The server")},
-            "/v2/health/live": {"get": _get("Alive? Never touches a model")},
-            "/v2/health/ready": {"get": _get("Ready? After every model gave its golden answers", refusals=("503",))},
+            "/v2/health/live": {"get": _get("Whether it is alive; never touches a model")},
+            "/v2/health/ready": {
+                "get": _get("Whether it is ready: every model gave its golden answers", refusals=("503",))
+            },
             "/v2/models/{name}": {"get": {**_get("A model", refusals=("404",)), "parameters": [model_name]}},
             "/v2/models/{name}/ready": {
-                "get": {**_get("A model ready?", refusals=("404", "503")), "parameters": [model_name]}
+                "get": {**_get("Whether a model is ready", refusals=("404", "503")), "parameters": [model_name]}
             },
             "/v2/models/{name}/infer": {"post": infer},
             "/metrics": {"get": _get("Metrics for Prometheus", "text/plain")},
@@ -215,6 +217,7 @@ def _as_page(content: Mapping[str, Any]) -> str:
     info = content["info"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>edgewren: API</title>'
+        '<link rel="icon" href="data:,">'
         '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/page.css"></head><body><main>'
         f"<h1>edgewren {html.escape(info['version'])}</h1><p>{html.escape(info['description'])} "
         '<a href="/openapi.json">OpenAPI document</a></p>' + "".join(sections) + "</main></body></html>"
