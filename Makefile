@@ -15,7 +15,7 @@ BUNDLES ?= artifacts
 TRAINED_ON = $(DATA)/media_bias_train.csv --label-column bias --encoder minilm --test $(DATA)/media_bias_test.csv
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo demo-train artifacts test test-fast check format bench bench-rivals clean
+.PHONY: demo demo-train artifacts test test-fast check format bench bench-rivals fuzz-bundles bench-load clean
 
 demo: $(CPU_VENV)/.ready ## score a shipped file with a default bundle; needs no more than edgewren[cpu]
 	@rm -rf $(DEMO) && mkdir $(DEMO)
@@ -73,6 +73,13 @@ $(CPU_VENV)/.ready: pyproject.toml constraints.txt $(shell find runtime train ex
 	$(CPU_BIN)/python $(PIP_INSTALL) "$$(ls dist/*.whl)[cpu]"
 	$(CPU_BIN)/python -m pip uninstall --quiet --yes setuptools pip
 	@touch $@
+
+FUZZ_CASES ?= 50000
+fuzz-bundles: $(VENV)/.ready ## mutated bundles through the loader, in processes of their own; FUZZ_SEED=1 for others
+	EDGEWREN_FUZZ_CASES=$(FUZZ_CASES) EDGEWREN_FUZZ_SEED=$(or $(FUZZ_SEED),0) $(BIN)/python -m pytest -s tests/export/test_bundle_fuzzing.py
+
+bench-load: $(VENV)/.ready ## time to load BUNDLE, with and without the checks
+	$(BIN)/python benchmarks/load_time.py $(BUNDLE)
 
 $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(RIVALS_VENV)
