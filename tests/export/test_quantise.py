@@ -249,6 +249,12 @@ def test_notes_that_are_no_text_are_refused_before_anything_is_computed(tmp_path
     assert main(["export", str(tmp_path / "nowhere"), "--notes", str(path)]) == 4
 
 
-def test_session_asks_for_exact_products_on_processors_without_vnni(int8_only):
-    options = Classifier.load(int8_only, device="cpu")._session._session.get_session_options()
+def test_processors_without_vnni_are_asked_for_exact_products_which_elsewhere_are_the_same_bits(
+    int8_only, many_texts, monkeypatch
+):
+    here = Classifier.load(int8_only, device="cpu").score(many_texts[:20]).logits
+    monkeypatch.setattr("edgewren.session.int8_may_saturate", lambda: True)
+    exact = Classifier.load(int8_only, device="cpu")
+    options = exact._session._session.get_session_options()
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    assert (exact.score(many_texts[:20]).logits == here).all()
