@@ -21,7 +21,11 @@ SIBLINGS = {
 }
 RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 # What works without, and says so: Parquet and heat maps name their extra, a progress bar is left out.
-RUNTIME_OPTIONS = {"archive/parquet.py": {"pyarrow"}, "heatmap.py": {"matplotlib"}, "cli/score.py": {"tqdm"}}
+RUNTIME_OPTIONS = {
+    "archive/formats/parquet.py": {"pyarrow"},
+    "heatmap.py": {"matplotlib"},
+    "cli/score.py": {"tqdm"},
+}  # archive/compression.py also takes a zstd package, by name
 FLOORS = (
     {"cli", "__main__"},
     {"archive", "verification", "diagnosis", "measurement"},
