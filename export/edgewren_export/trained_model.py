@@ -12,6 +12,13 @@ from edgewren.errors import BundleError
 from edgewren.text import TextTokenizer
 
 FORMAT_VERSION = 1
+WEIGHTS = {
+    "ridge": ("encoder", "head.safetensors"),
+    "lora": ("classifier",),
+    "static": ("tokens.safetensors", "head.safetensors", "encoder.json"),
+}
+"""What a trained model of each kind must hold beside the tokenizer."""
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -59,8 +66,7 @@ def read_trained_model(path: str | Path) -> TrainedModel:
                 f"{described} has format version {data['format_version']}, expected {FORMAT_VERSION}. Train again."
             )
         kind = data["kind"]
-        weights = {"ridge": ("encoder", "head.safetensors"), "lora": ("classifier",)}[kind]
-        for name in (*weights, *TOKENIZER_FILES):
+        for name in (*WEIGHTS[kind], *TOKENIZER_FILES):
             if not (folder / name).exists():
                 raise BundleError(f"{folder} lacks {name}: the trained model is incomplete. Train again.")
         rows = _rows(folder / "train.jsonl")

@@ -45,9 +45,7 @@ class Job:
 
     def run(self, disk=None, **options):
         try:
-            return score_archive(
-                self._classifier, self.sources, self.output, window=self._window, disk=disk, **options
-            )
+            return score_archive(self._classifier, self.sources, self.output, window=self._window, disk=disk, **options)
         finally:
             if isinstance(disk, DyingDisk):
                 disk.bury()

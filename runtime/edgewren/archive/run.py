@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,7 @@ class _Run:
         tally = self._tally
         before, started = tally.seconds, time.perf_counter()
         labels, abstain_below = self._classifier.labels, self._options.abstain_below
-        with contextlib.closing(_scores(self._classifier, self._read())) as scored:
+        with _closing(self._classifier.score_windows(self._read())) as scored:
             for scores in scored:
                 window = self._windows.popleft()
                 result = results(window, scores, labels, abstain_below)
@@ -316,6 +316,12 @@ def _listed(rejected: tuple[str, Row, str]) -> bytes:
     return (json_text(entry) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _scores(classifier: Classifier, windows: Iterator[list[str]]) -> Generator[Scores]:
-    for texts in windows:
-        yield classifier.score(texts)
+@contextlib.contextmanager
+def _closing(scored: Iterator[Scores]) -> Iterator[Iterator[Scores]]:
+    """Drop what is not yet computed when the run ends early."""
+    try:
+        yield scored
+    finally:
+        close = getattr(scored, "close", None)
+        if close is not None:
+            close()
