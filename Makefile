@@ -12,7 +12,7 @@ PIP_INSTALL := -m pip $(PIP_OPTIONS)
 DEMO := demo-output
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo test test-fast check format bench bench-rivals clean
+.PHONY: demo test test-fast prove-archives check format bench bench-rivals clean
 
 demo: $(VENV)/.ready ## train on the sample posts, export, score a second file
 	@rm -rf $(DEMO)
@@ -26,6 +26,9 @@ test: check $(VENV)/.ready $(CPU_VENV)/.ready ## everything: checks, then all te
 
 test-fast: $(VENV)/.ready ## tests without real models and fresh environments
 	$(BIN)/python -m pytest -m "not slow"
+
+prove-archives: $(VENV)/.ready ## every failing operation, death, power cut and SIGKILL while an archive is scored; half an hour
+	$(BIN)/python -m pytest tests/archive -m "proof or not proof"
 
 check: $(VENV)/.ready ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -173,9 +173,10 @@ class JsonlEncoder(Encoder):
         scores = [["null" if value is None else value for value in column] for column in added.scores]
         statuses = _quoted(added.statuses)
         tails = [self._tail % values for values in zip(labels, *scores, statuses, strict=True)]
+        bodies = [own.rstrip(JSON_SPACE)[:-1] for own in block.objects()]
         lines = [
-            f"{'{'}{tail}" if own == "{}" else f"{own.rstrip(JSON_SPACE)[:-1]}, {tail}"
-            for own, tail in zip(block.objects(), tails, strict=True)
+            f"{body}, {tail}" if body.strip(JSON_SPACE) != "{" else f"{'{'}{tail}"
+            for body, tail in zip(bodies, tails, strict=True)
         ]
         # Lone surrogates, which can stand only inside strings here, become JSON's own \uXXXX.
         return "".join(lines).encode("utf-8", "backslashreplace")
