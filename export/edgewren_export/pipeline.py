@@ -101,7 +101,7 @@ def export(
     report: dict[str, Any] = {"gate_texts": len(gate_texts)}
 
     if model.kind == "static":
-        return _export_static(model, target, ids, precisions, report, say)
+        return _export_static(model, target, ids, precisions, report, notes, say)
     loaded = graph.load(model)
     module = graph.scoring_module(model, loaded)
     reference = _reference_logits(model, loaded, module, ids, report)
@@ -151,11 +151,16 @@ def export(
         "config.json": _config(model, loaded),
         "golden.jsonl": _golden_lines(golden, golden_logits),
     }
-    return _finish(model, target, files, variants, report)
+    return _finish(model, target, files, variants, report, notes)
 
 
 def _finish(
-    model: TrainedModel, target: Path, files: dict[str, bytes], variants: dict[str, bytes], report: dict[str, Any]
+    model: TrainedModel,
+    target: Path,
+    files: dict[str, bytes],
+    variants: dict[str, bytes],
+    report: dict[str, Any],
+    notes: str | None,
 ) -> Export:
     manifest = _manifest(model, files, variants, report)
     files["README.md"] = model_card(manifest, target.name, notes).encode()
@@ -173,6 +178,7 @@ def _export_static(
     ids: list[list[int]],
     precisions: Sequence[str],
     report: dict[str, Any],
+    notes: str | None,
     say: Callable[[str], None],
 ) -> Export:
     """Export a static model: scikit-learn -> folded table -> the same table in float16, which is what ships."""
@@ -212,7 +218,7 @@ def _export_static(
         "config.json": _config_json(settings, architecture, model.labels),
         "golden.jsonl": _golden_lines(golden, _run(session, model.tokenizer.encode(golden).ids)),
     }
-    return _finish(model, target, files, {_FP32_FILE: onnx_bytes}, report)
+    return _finish(model, target, files, {_FP32_FILE: onnx_bytes}, report, notes)
 
 
 def _check_target(target: Path, *, force: bool) -> None:
@@ -290,7 +296,7 @@ def _int8(
 
     Fixed scales come first, being the fastest; where they miss the gate, scales per token must meet it.
     """
-    calibrated = calibrate(optimised, calibration)
+    calibrated = calibrate(optimised, calibration, texts=ids)
     for per_token in (False, True):
         quantised = quantise(calibrated, per_token=per_token)
         data: bytes = quantised.SerializeToString()

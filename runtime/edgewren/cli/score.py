@@ -171,8 +171,8 @@ def _summary(report: Report, output: str | None) -> str:
     further = f", resumed {report.resumed} times" if report.resumed else ""
     further += f", {report.prefixed:,} texts got a ' before them (--excel-safe)" if report.prefixed else ""
     return (
-        f"{report.rows:,} rows{f' ({listed})' if listed else ''} in {report.seconds:,.1f} s, {rate:,.0f} rows/s{further} "
-        f"-> {'standard output' if output in (None, '-') else output}"
+        f"{report.rows:,} rows{f' ({listed})' if listed else ''} in {report.seconds:,.1f} s, {rate:,.0f} rows/s"
+        f"{further} -> {'standard output' if output in (None, '-') else output}"
     )
 
 
