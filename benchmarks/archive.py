@@ -45,10 +45,10 @@ class Stub:
     bundle = SimpleNamespace(sha256="0" * 64, path="stub", manifest=SimpleNamespace(kind="stub"))
 
     def score_windows(self, windows: Iterator[Sequence[str]]) -> Iterator[Scores]:
-        chance = np.random.default_rng(0)
         for texts in windows:
             none = np.zeros(len(texts), bool)
-            logits = chance.normal(size=(len(texts), 2)).astype(np.float32)
+            lengths = np.array(list(map(len, texts)), np.float32)
+            logits = np.stack([np.sin(lengths * 0.7), np.cos(lengths * 1.3)], axis=1)
             yield Scores(logits, none, none, distinct=len(texts), tokens=0)
 
 
