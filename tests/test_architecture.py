@@ -32,10 +32,15 @@ RUNTIME_OPTIONS = {
     "integrations/pandas.py": {"pandas"},
     "integrations/polars.py": {"polars"},
     "integrations/hub.py": {"huggingface_hub"},
+    "serve/app.py": {"starlette"},
+    "serve/openapi.py": {"starlette"},
+    "serve/page.py": {"starlette"},
+    "serve/server.py": {"uvicorn"},
+    "serve/telling.py": {"prometheus_client"},
 }
 FLOORS = (
     {"cli", "__main__"},
-    {"archive", "integrations", "verification", "diagnosis", "measurement"},
+    {"archive", "integrations", "serve", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
     {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
