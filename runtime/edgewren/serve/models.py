@@ -117,7 +117,7 @@ def _load(name: str, path: str, *, device: str, threads: int | None, variant: st
 
 
 def _tokens_per_s(classifier: Classifier) -> float:
-    """Measure the speed of all workers on the golden texts, which warms the session; the second of two rounds counts."""
+    """Measure all workers on the golden texts, which warms the session; the second of two rounds counts."""
     try:
         texts = golden_texts(classifier.bundle.path)
     except BundleError:
