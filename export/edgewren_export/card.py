@@ -10,6 +10,7 @@ from edgewren_export.parity import table
 _RECIPES = {
     "ridge": "ridge classifier on standardised sentence embeddings, folded into one affine map",
     "lora": "LoRA fine-tune of the encoder (adapters merged) with a classification head",
+    "ensemble": "mean of the calibrated logits of several models",
 }
 
 

@@ -32,6 +32,7 @@ from edgewren_export.first_token import first_token_only
 from edgewren_export.golden import golden_texts
 from edgewren_export.optimise import operators, optimise
 from edgewren_export.quantise import calibrate, quantise
+from edgewren_export.temperature import check_temperature, held_out_rows
 from edgewren_export.trained_model import TOKENIZER_FILES, TrainedModel, read_trained_model
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def export(
 
     loaded = graph.load(model)
     module = graph.scoring_module(model, loaded)
-    reference = _reference_logits(model, loaded, module, ids, report)
+    reference = _reference_logits(model, loaded, ids, report)
     exported = graph.to_onnx(module, len(model.labels))
     exported_logits = _session_logits(exported.SerializeToString(), ids)
-    origin = "scikit-learn" if model.kind == "ridge" else "torch"
+    origin = {"ridge": "scikit-learn", "lora": "torch"}.get(model.kind, "members")
     stages = [parity.compare(f"{origin} -> onnx fp32", reference, exported_logits)]
     optimised, _ = first_token_only(optimise(exported))
     onnx_bytes = optimised.SerializeToString()
@@ -137,6 +138,11 @@ def export(
             optimised, ids, calibration, optimised_logits, model.labels, truth, report, say
         )
         differences["int8"] = golden_difference(built)
+        held_out = held_out_rows(model, _gate_step(model)) if texts is None else None
+        if held_out is not None:
+            checked = check_temperature("int8", held_out, optimised_logits, _run(built, ids))
+            report["calibration"] = {"int8": checked.as_dict()}
+            say(f"calibration on int8's logits: {checked.as_text()}")
     if "fp16" in precisions:
         variants[_FP16_FILE], built = _fp16(optimised, ids, optimised_logits, report, say)
         differences["fp16"] = max(golden_difference(built), parity.HALF_TOLERANCE)  # CUDA's kernels round elsewhere
@@ -175,16 +181,26 @@ def _gate_texts(
         say(f"note: parity is checked on {len(real)} texts; {PARITY_TEXTS} or more say more (--texts FILE)")
     if texts is not None:
         return real, None
-    step = max(1, -(-len(real) // _MOST_PARITY_TEXTS))
+    step = _gate_step(model)
     return real[::step], list(model.text_labels[::step])
 
 
-def _reference_logits(
-    model: TrainedModel, loaded: Any, module: Any, ids: list[list[int]], report: dict[str, Any]
-) -> NDArray[Any]:
-    """Return what the training libraries themselves answer: torch, and for ridge scikit-learn on torch's embeddings."""
+def _gate_step(model: TrainedModel) -> int:
+    """Return n where every n-th training text takes part in the gates."""
+    return max(1, -(-len(model.texts) // _MOST_PARITY_TEXTS))
+
+
+def _reference_logits(model: TrainedModel, loaded: Any, ids: list[list[int]], report: dict[str, Any]) -> NDArray[Any]:
+    """Return what the training libraries themselves answer: torch, for ridge scikit-learn on torch's embeddings, and
+    for an ensemble the mean of its members' answers.
+    """
+    if model.kind == "ensemble":
+        answers = [
+            _reference_logits(member, part, ids, report) for member, part in zip(model.members, loaded, strict=True)
+        ]
+        return np.asarray(model.temperature * np.mean(answers, axis=0))
     if model.kind == "lora":
-        return graph.run_torch(module, ids)
+        return graph.run_torch(graph.scoring_module(model, loaded), ids)
     embeddings = graph.run_torch(loaded, ids)
     head = fold.load_head(model.folder / "head.safetensors")
     report["skl2onnx_difference"] = fold.cross_check(head, model.labels, embeddings)
@@ -306,18 +322,25 @@ def _check_neighbours(
 
 
 def _encoder_config(model: TrainedModel, loaded: Any) -> Any:
+    model, loaded = _first_member(model, loaded)
     return loaded.stages[0].auto_model.config if model.kind == "ridge" else loaded.config
+
+
+def _first_member(model: TrainedModel, loaded: Any) -> tuple[TrainedModel, Any]:
+    """Return an ensemble's first member, whose configuration stands for all; any other model as it is."""
+    return (model.members[0], loaded[0]) if model.kind == "ensemble" else (model, loaded)
 
 
 def _config(model: TrainedModel, loaded: Any) -> bytes:
     """Return config.json: the encoder's, as a sequence classifier with our labels."""
     config = _encoder_config(model, loaded)
+    first, loaded = _first_member(model, loaded)
     settings = {
         key: value
         for key, value in json.loads(config.to_json_string(use_diff=False)).items()
         if not key.startswith("_") and key not in ("dtype", "torch_dtype", "name_or_path")
     }
-    architecture = type(loaded.stages[0].auto_model).__name__ if model.kind == "ridge" else type(loaded).__name__
+    architecture = type(loaded.stages[0].auto_model).__name__ if first.kind == "ridge" else type(loaded).__name__
     settings["architectures"] = [
         architecture.removesuffix("Model").removesuffix(_ARCHITECTURE_SUFFIX) + _ARCHITECTURE_SUFFIX
     ]

@@ -53,7 +53,7 @@ class Manifest:
 
     Attributes:
         labels: label names in the order of the model's outputs.
-        kind: "ridge" or "lora".
+        kind: "ridge", "lora" or "ensemble".
         max_length: tokens kept of a text, special tokens included.
         normaliser: name of the text normaliser inside tokenizer.json ("none", "http").
         temperature: factor by which logits were multiplied at export (1.0: none).
@@ -244,7 +244,7 @@ def _parse(raw: bytes, path: Path) -> Manifest:
         raise check.refusal("temperature", temperature, "a positive number")
     return Manifest(
         labels=labels,
-        kind=check.choice(data.get("kind"), "kind", ("ridge", "lora")),
+        kind=check.choice(data.get("kind"), "kind", ("ridge", "lora", "ensemble")),
         max_length=check.integer(data.get("max_length"), "max_length", 3),
         normaliser=check.name(data.get("normaliser"), "normaliser"),
         temperature=float(temperature),

@@ -6,6 +6,7 @@ encoder/                  ridge: the sentence-transformers model
 head.safetensors          ridge: mean, scale, coef, intercept (float64)
 classifier/               lora: the merged transformers model
 train.jsonl               the training texts and labels: export proves itself on them; they never enter a bundle
+out_of_fold.jsonl         logits of training rows by models that were not trained on them, where such were made
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from edgewren.errors import InvariantError, OutputError, UsageError
 from edgewren_train.encoders import TokenizerFiles
+from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.ridge import RidgeHead
 
 FORMAT_VERSION = 1
@@ -74,6 +76,7 @@ def save_ridge(
     encoder: Any,
     head: RidgeHead,
     rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None = None,
 ) -> None:
     """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels."""
     import numpy as np
@@ -88,18 +91,23 @@ def save_ridge(
         if any(not np.array_equal(kept[name], value) for name, value in tensors.items()):
             raise InvariantError("head.safetensors does not hold the head that was trained. Please report this.")
 
-    _save(folder, description, files, rows, write)
+    _save(folder, description, files, rows, out_of_fold, write)
 
 
 def save_lora(
-    folder: Path, description: Description, files: TokenizerFiles, model: Any, rows: Sequence[tuple[str, str]]
+    folder: Path,
+    description: Description,
+    files: TokenizerFiles,
+    model: Any,
+    rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None = None,
 ) -> None:
     """Write a merged LoRA model, a transformers AutoModelForSequenceClassification."""
 
     def write(target: Path) -> None:
         model.save_pretrained(target / "classifier", safe_serialization=True)
 
-    _save(folder, description, files, rows, write)
+    _save(folder, description, files, rows, out_of_fold, write)
 
 
 def _save(
@@ -107,6 +115,7 @@ def _save(
     description: Description,
     files: TokenizerFiles,
     rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None,
     write_weights: Callable[[Path], None],
 ) -> None:
     """Write everything to a temporary folder beside the target, then move it into place: never half a model."""
@@ -118,6 +127,8 @@ def _save(
         files.write(scratch)
         with (scratch / "train.jsonl").open("w", encoding="utf-8", newline="\n") as stream:
             stream.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+        if out_of_fold is not None:
+            out_of_fold.write(scratch)
         (scratch / "model.json").write_text(description.to_json(), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
