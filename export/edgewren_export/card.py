@@ -14,8 +14,8 @@ _RECIPES = {
 }
 
 
-def model_card(manifest: Manifest, name: str) -> str:
-    """Return README.md for a bundle called `name`."""
+def model_card(manifest: Manifest, name: str, notes: str | None = None) -> str:
+    """Return README.md for a bundle called `name`; `notes` is its publisher's own Markdown passage."""
     labels = ", ".join(f"`{label}`" for label in manifest.labels)
     training = manifest.training
     data = training.get("data", {})
@@ -69,10 +69,16 @@ Each figure with its 95 % bootstrap interval.
 - Tokens beyond {manifest.max_length} are cut; `edgewren score` marks such rows `truncated`.
 - Scores are {_calibration(manifest.temperature)}.
 
-## Licence
-
-The publisher of this bundle states its licence; the encoder's and the data's licences bind it too.
+{_from_the_publisher(notes)}
 """
+
+
+def _from_the_publisher(notes: str | None) -> str:
+    if notes is None:
+        return (
+            "## Licence\n\nThe publisher of this bundle states its licence; the encoder's and the data's bind it too."
+        )
+    return f"## From the publisher\n\n{notes.strip()}"
 
 
 def _calibration(temperature: float) -> str:

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+_MOST_NOTES = 65_536
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb with the command line."""
@@ -24,12 +26,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--precision",
         default="fp32",
         metavar="P,Q",
-        help="variants to build beside fp32: int8 (2.5 times as fast on CPUs with VNNI, a quarter of the size; fails "
+        help="variants to write: fp32, int8 (2.5 times as fast on CPUs with VNNI, a quarter of the size; fails "
         "if it changes more than 0.5 %% of the labels of at least 1,000 texts), fp16 (for CUDA, half the size). "
         "Default: fp32",
     )
     parser.add_argument("--texts", metavar="FILE", help="texts for the parity gates (default: the training texts)")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="of --texts (default: text)")
+    parser.add_argument(
+        "--notes",
+        metavar="FILE",
+        help="Markdown passage for the model card, in your words: source and licence of the data, licence, limits",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the manifest as one JSON document on stdout")
     parser.set_defaults(run=_run, extra="export")
@@ -44,6 +51,7 @@ def _run(args: argparse.Namespace) -> int:
         args.output or f"{args.model.rstrip('/')}-bundle",
         precisions=[part.strip() for part in args.precision.split(",") if part.strip()],
         texts=read_texts(args.texts, args.text_column) if args.texts else None,
+        notes=_notes(args.notes) if args.notes else None,
         force=args.force,
         say=lambda message: print(message, file=sys.stderr),  # noqa: T201  people read stderr
     )
@@ -55,3 +63,18 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{name}: {variant.bytes / 1e6:.1f} MB")  # noqa: T201
     print(f"bundle: {shown}\nnext: edgewren score FILE --model {shown}")  # noqa: T201
     return 0
+
+
+def _notes(path: str) -> str:
+    from edgewren.errors import InputError
+
+    try:
+        data = Path(path).read_bytes()
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. --notes takes a Markdown file.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). --notes takes a Markdown file.") from error
+    if not text.strip() or len(data) > _MOST_NOTES:
+        raise InputError(f"{path} has {len(data):,} bytes. --notes takes some text, at most {_MOST_NOTES:,} bytes.")
+    return text

@@ -68,6 +68,7 @@ def export(
     *,
     precisions: Sequence[str] = ("fp32",),
     texts: Sequence[str] | None = None,
+    notes: str | None = None,
     force: bool = False,
     say: Callable[[str], None] = logger.info,
 ) -> Export:
@@ -76,9 +77,10 @@ def export(
     Args:
         model_folder: written by `edgewren train`.
         output: the bundle's folder; appears complete or not at all.
-        precisions: variants to build: "fp32", "int8" (CPU), "fp16" (CUDA). fp32 is always there: its logits are the
-            reference.
+        precisions: variants to write: "fp32", "int8" (CPU), "fp16" (CUDA). fp32 is always built, being what the others
+            are compared with, and its logits are the golden ones.
         texts: real texts for the parity gates; default: the training texts.
+        notes: a Markdown passage for the model card: where the data comes from, licence, limits.
         force: overwrite an existing bundle.
         say: told what was done, line by line.
 
@@ -126,7 +128,7 @@ def export(
     golden = golden_texts(model.max_length)
     golden_ids = model.tokenizer.encode(golden).ids
     golden_logits = _run(session, golden_ids)
-    variants = {_FP32_FILE: onnx_bytes}
+    variants = {_FP32_FILE: onnx_bytes} if "fp32" in precisions else {}
     differences: dict[str, float] = {}
 
     def golden_difference(built: ModelSession) -> float:
@@ -154,7 +156,7 @@ def export(
         "golden.jsonl": _golden_lines(golden, golden_logits),
     }
     manifest = _manifest(model, files, variants, report)
-    files["README.md"] = model_card(manifest, target.name).encode()
+    files["README.md"] = model_card(manifest, target.name, notes).encode()
     manifest = _manifest(model, files, variants, report)
     _write(target, {**files, **variants, MANIFEST: manifest.to_json()})
     Bundle.open(target)

@@ -12,7 +12,7 @@ import tiny_models
 
 from edgewren import Classifier
 from edgewren.bundle import Bundle
-from edgewren.errors import BundleError, ParityError
+from edgewren.errors import BundleError, InputError, ParityError
 from edgewren.verification import verify
 from edgewren_export import parity, pipeline
 from edgewren_export import quantise as quantisation
@@ -210,3 +210,47 @@ def test_where_fixed_scales_miss_the_gate_a_scale_per_token_must_meet_it(
     assert made.manifest.parity["int8"]["scales"] == "per token"
     assert made.manifest.parity["int8"]["alone_or_in_batch"].startswith("bit-identical")
     assert any("trying a scale per token" in line for line in said)
+
+
+@pytest.fixture(scope="module")
+def int8_only(train_model, many_texts, tmp_path_factory):
+    """A bundle of a model that has margin, exported with int8 alone and with its publisher's notes."""
+    folder = tmp_path_factory.mktemp("int8-only") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "MOST_FLIPS", 0.2)
+        patch.setattr(parity, "MOST_F1_LOSS", 0.2)
+        export(
+            train_model("ridge"), folder, precisions=["int8"], texts=many_texts, notes="Data: CC0, from *nowhere*.\n"
+        )
+    return folder
+
+
+def test_int8_alone_leaves_the_fp32_file_out_and_keeps_its_logits_as_reference(int8_only, int8_bundle):
+    files = {path.name for path in (int8_only / "onnx").iterdir()}
+    assert files == {"model_int8.onnx"}
+    both = int8_bundle("ridge", "bert")
+    assert (int8_only / "golden.jsonl").read_bytes() == (both / "golden.jsonl").read_bytes()
+    assert set(Bundle.open(int8_only).manifest.variants) == {"int8"}
+    assert Classifier.load(int8_only, device="cpu").variant == "int8"
+    verified = verify(int8_only)
+    assert verified.ok, verified.failures
+    assert [(replay.variant, replay.ok) for replay in verified.replays] == [("int8", True)]
+
+
+def test_the_publishers_notes_stand_in_the_card(int8_only, int8_bundle):
+    card = (int8_only / "README.md").read_text(encoding="utf-8")
+    assert "## From the publisher\n\nData: CC0, from *nowhere*.\n" in card
+    assert "## From the publisher" not in (int8_bundle("ridge", "bert") / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), (b"\xff", "not UTF-8"), (b" \n", "takes")])
+def test_notes_that_are_no_text_are_refused_before_anything_is_computed(tmp_path, content, message):
+    from edgewren.cli.main import main
+    from edgewren_export.commands import _notes
+
+    path = tmp_path / "notes.md"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        _notes(str(path))
+    assert main(["export", str(tmp_path / "nowhere"), "--notes", str(path)]) == 4
