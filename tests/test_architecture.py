@@ -27,7 +27,7 @@ FLOORS = (
     {"archive", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
-    {"session", "scheduling", "text", "batching", "metrics", "probabilities", "heatmap"},
+    {"session", "scheduling", "text", "batching", "metrics", "probabilities", "calibration", "heatmap"},
     {"device"},
     {"errors"},
 )

@@ -32,6 +32,7 @@ from edgewren_export.first_token import first_token_only
 from edgewren_export.golden import golden_texts
 from edgewren_export.optimise import operators, optimise
 from edgewren_export.quantise import calibrate, quantise
+from edgewren_export.temperature import check_temperature, held_out_rows
 from edgewren_export.trained_model import TOKENIZER_FILES, TrainedModel, read_trained_model
 
 if TYPE_CHECKING:
@@ -101,13 +102,13 @@ def export(
     report: dict[str, Any] = {"gate_texts": len(gate_texts)}
 
     if model.kind == "static":
-        return _export_static(model, target, ids, precisions, report, say)
+        return _export_static(model, target, ids, precisions, report, notes, say)
     loaded = graph.load(model)
     module = graph.scoring_module(model, loaded)
-    reference = _reference_logits(model, loaded, module, ids, report)
+    reference = _reference_logits(model, loaded, ids, report)
     exported = graph.to_onnx(module, len(model.labels))
     exported_logits = _session_logits(exported.SerializeToString(), ids)
-    origin = "scikit-learn" if model.kind == "ridge" else "torch"
+    origin = {"ridge": "scikit-learn", "lora": "torch"}.get(model.kind, "members")
     stages = [parity.compare(f"{origin} -> onnx fp32", reference, exported_logits)]
     optimised, _ = first_token_only(optimise(exported))
     onnx_bytes = optimised.SerializeToString()
@@ -141,6 +142,11 @@ def export(
             optimised, ids, calibration, optimised_logits, model.labels, truth, report, say
         )
         differences["int8"] = golden_difference(built)
+        held_out = held_out_rows(model, _gate_step(model)) if texts is None else None
+        if held_out is not None:
+            checked = check_temperature("int8", held_out, optimised_logits, _run(built, ids))
+            report["calibration"] = {"int8": checked.as_dict()}
+            say(f"calibration on int8's logits: {checked.as_text()}")
     if "fp16" in precisions:
         variants[_FP16_FILE], built = _fp16(optimised, ids, optimised_logits, report, say)
         differences["fp16"] = max(golden_difference(built), parity.HALF_TOLERANCE)  # CUDA's kernels round elsewhere
@@ -151,11 +157,16 @@ def export(
         "config.json": _config(model, loaded),
         "golden.jsonl": _golden_lines(golden, golden_logits),
     }
-    return _finish(model, target, files, variants, report)
+    return _finish(model, target, files, variants, report, notes)
 
 
 def _finish(
-    model: TrainedModel, target: Path, files: dict[str, bytes], variants: dict[str, bytes], report: dict[str, Any]
+    model: TrainedModel,
+    target: Path,
+    files: dict[str, bytes],
+    variants: dict[str, bytes],
+    report: dict[str, Any],
+    notes: str | None,
 ) -> Export:
     manifest = _manifest(model, files, variants, report)
     files["README.md"] = model_card(manifest, target.name, notes).encode()
@@ -171,6 +182,7 @@ def _export_static(
     ids: list[list[int]],
     precisions: Sequence[str],
     report: dict[str, Any],
+    notes: str | None,
     say: Callable[[str], None],
 ) -> Export:
     """Export a static model: scikit-learn -> folded table -> the same table in float16, which is what ships."""
@@ -210,7 +222,7 @@ def _export_static(
         "config.json": _config_json(settings, architecture, model.labels),
         "golden.jsonl": _golden_lines(golden, _run(session, model.tokenizer.encode(golden).ids)),
     }
-    return _finish(model, target, files, {_FP32_FILE: onnx_bytes}, report)
+    return _finish(model, target, files, {_FP32_FILE: onnx_bytes}, report, notes)
 
 
 def _check_target(target: Path, *, force: bool) -> None:
@@ -233,16 +245,26 @@ def _gate_texts(
         say(f"note: parity is checked on {len(real)} texts; {PARITY_TEXTS} or more say more (--texts FILE)")
     if texts is not None:
         return real, None
-    step = max(1, -(-len(real) // _MOST_PARITY_TEXTS))
+    step = _gate_step(model)
     return real[::step], list(model.text_labels[::step])
 
 
-def _reference_logits(
-    model: TrainedModel, loaded: Any, module: Any, ids: list[list[int]], report: dict[str, Any]
-) -> NDArray[Any]:
-    """Return what the training libraries themselves answer: torch, and for ridge scikit-learn on torch's embeddings."""
+def _gate_step(model: TrainedModel) -> int:
+    """Return n where every n-th training text takes part in the gates."""
+    return max(1, -(-len(model.texts) // _MOST_PARITY_TEXTS))
+
+
+def _reference_logits(model: TrainedModel, loaded: Any, ids: list[list[int]], report: dict[str, Any]) -> NDArray[Any]:
+    """Return what the training libraries themselves answer: torch, for ridge scikit-learn on torch's embeddings, and
+    for an ensemble the mean of its members' answers.
+    """
+    if model.kind == "ensemble":
+        answers = [
+            _reference_logits(member, part, ids, report) for member, part in zip(model.members, loaded, strict=True)
+        ]
+        return np.asarray(model.temperature * np.mean(answers, axis=0))
     if model.kind == "lora":
-        return graph.run_torch(module, ids)
+        return graph.run_torch(graph.scoring_module(model, loaded), ids)
     embeddings = graph.run_torch(loaded, ids)
     head = fold.load_head(model.folder / "head.safetensors")
     report["skl2onnx_difference"] = fold.cross_check(head, model.labels, embeddings)
@@ -364,13 +386,20 @@ def _check_neighbours(
 
 
 def _encoder_config(model: TrainedModel, loaded: Any) -> Any:
+    model, loaded = _first_member(model, loaded)
     return loaded.stages[0].auto_model.config if model.kind == "ridge" else loaded.config
+
+
+def _first_member(model: TrainedModel, loaded: Any) -> tuple[TrainedModel, Any]:
+    """Return an ensemble's first member, whose configuration stands for all; any other model as it is."""
+    return (model.members[0], loaded[0]) if model.kind == "ensemble" else (model, loaded)
 
 
 def _config(model: TrainedModel, loaded: Any) -> bytes:
     """Return config.json: the encoder's, as a sequence classifier with our labels."""
     config = _encoder_config(model, loaded)
-    architecture = type(loaded.stages[0].auto_model).__name__ if model.kind == "ridge" else type(loaded).__name__
+    first, loaded = _first_member(model, loaded)
+    architecture = type(loaded.stages[0].auto_model).__name__ if first.kind == "ridge" else type(loaded).__name__
     return _config_json(json.loads(config.to_json_string(use_diff=False)), architecture, model.labels)
 
 

@@ -20,7 +20,7 @@ from edgewren.errors import BundleError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-KINDS = ("ridge", "lora", "static")
+KINDS = ("ridge", "lora", "static", "ensemble")
 MAXIMUM_LABELS = 100
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _MINIMUM_ROWS_PER_LABEL = 2
+_DEFAULT_SPLIT = "validation:0.2"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,6 +73,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="dynamic",
         help="max pads every text to --max-length, as notebooks do: same quality, many times slower",
     )
+    lora.add_argument(
+        "--calibrate",
+        metavar="SPEC",
+        help="rows held out for an honest score and the temperature: validation:F (default, F = 0.2: one more training "
+        "on the rest of the rows), folds:N (N more trainings; what an ensemble needs) or none (default with "
+        "--max-steps)",
+    )
     lora.add_argument("--max-steps", type=int, default=None, metavar="N", help="stop after N steps (for timing)")
     lora.set_defaults(run=_run_lora, extra="train")
 
@@ -91,6 +99,9 @@ def add_ridge_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--folds", type=int, default=10, metavar="N", help="folds of the cross-validated score; 0: none"
+    )
+    parser.add_argument(
+        "--no-calibration", action="store_true", help="leave scores as they come; default: a temperature from the folds"
     )
 
 
@@ -145,6 +156,7 @@ def _run_ridge(args: argparse.Namespace) -> int:
         alphas=alphas,
         extend=extend,
         folds=args.folds,
+        calibrated=not args.no_calibration,
         test=test,
         seed=args.seed,
         device=_torch_device(args.device),
@@ -158,7 +170,10 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 def _run_lora(args: argparse.Namespace) -> int:
     from edgewren_train.lora import LoraRecipe
+    from edgewren_train.out_of_fold import Split
     from edgewren_train.runs import run_lora
+
+    split = Split.parse(args.calibrate or (_DEFAULT_SPLIT if args.max_steps is None else "none"))
 
     recipe = LoraRecipe(
         rank=args.rank,
@@ -181,6 +196,7 @@ def _run_lora(args: argparse.Namespace) -> int:
         encoder_spec=args.encoder,
         recipe=recipe,
         normaliser=args.normaliser,
+        split=split,
         test=test,
         device=_torch_device(args.device),
         say=say,

@@ -19,8 +19,10 @@ import edgewren
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import embedding, lora, ridge
+from edgewren_train.calibration import calibrate
 from edgewren_train.encoders import load_encoder
 from edgewren_train.model import Description, save_lora, save_ridge
+from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ def run_ridge(
     alphas: Sequence[float] = ridge.WIDE_GRID,
     extend: bool = True,
     folds: int = 10,
+    calibrated: bool = True,
     test: LabelledTexts | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -70,7 +73,7 @@ def run_ridge(
     say: Say = logger.info,
     progress: ProgressBar | None = None,
 ) -> Summary:
-    """Embed, cross-validate, fit on all rows, evaluate on `test` if given, save. Returns the summary."""
+    """Embed, cross-validate, calibrate on the folds, fit on all rows, evaluate on `test` if given, save."""
     encoder = load_encoder(encoder_spec, max_length=max_length, normaliser=normaliser)
     say(f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
 
@@ -82,16 +85,19 @@ def run_ridge(
     features = embedded(data.texts, "embedding")
     embedding_s = time.perf_counter() - start
     evaluations: dict[str, Evaluation] = {}
+    held_out: OutOfFold | None = None
+    temperature, account = 1.0, dict[str, Any]()
     if folds >= 2:
         counted = min(folds, *(data.labels.count(name) for name in data.classes))
         if counted < folds:
             say(f"cross-validation with {counted} folds instead of {folds}: the rarest class has {counted} rows")
         if counted >= 2:
-            predicted = ridge.cross_validate(
+            held_out = ridge.cross_validate(
                 features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend
             )
-            name = f"{counted}-fold cross-validation"
-            evaluations[name] = evaluate(data.labels, predicted, data.classes, seed=seed)
+            evaluations[held_out.name] = _evaluate_held_out(held_out, data, seed)
+            if calibrated:
+                temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
     start = time.perf_counter()
     head = ridge.fit(features, data.labels, alphas=alphas, extend=extend)
     fit_s = time.perf_counter() - start
@@ -113,6 +119,7 @@ def run_ridge(
         "folds": folds,
         "embedding_seconds": round(embedding_s, 3),
         "fit_seconds": round(fit_s, 3),
+        "calibration": account,
         "libraries": library_versions(),
     }
     description = Description(
@@ -123,9 +130,10 @@ def run_ridge(
         encoder={"id": encoder.id, "sha256": encoder.sha256},
         training=training,
         evaluation={name: value.as_dict() for name, value in evaluations.items()},
+        temperature=temperature,
     )
     rows = list(zip(data.texts, data.labels, strict=True))
-    save_ridge(output, description, encoder.files, encoder.model.to("cpu"), head, rows)
+    save_ridge(output, description, encoder.files, encoder.model.to("cpu"), head, rows, held_out)
     headline = next(iter(evaluations)) if test is None else "test file"
     return Summary(str(output), "ridge", data.classes, headline, evaluations, training)
 
@@ -137,12 +145,17 @@ def run_lora(
     encoder_spec: str,
     recipe: lora.LoraRecipe,
     normaliser: str = "http",
+    split: Split | None = None,
     test: LabelledTexts | None = None,
     device: str = "cpu",
     say: Say = logger.info,
     show_progress: bool = False,
 ) -> Summary:
-    """Evaluate, train, merge, evaluate again, save. Returns the summary."""
+    """Evaluate, train, merge, evaluate again, save. Returns the summary.
+
+    With `split`, rows are first held out part by part, each time with a model trained on the others, for an honest
+    evaluation and the temperature; the model that is saved is trained on all rows.
+    """
     base = lora.load_base(
         encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=recipe.seed
     )
@@ -156,17 +169,20 @@ def run_lora(
     def evaluated(labels: Sequence[str]) -> Evaluation:
         return evaluate(judged.labels, labels, data.classes, seed=recipe.seed)
 
-    evaluations = {f"{where}, before training": evaluated(predicted(base.model))}
     index_of = {name: index for index, name in enumerate(data.classes)}
-    result = lora.train(
-        base,
-        data.texts,
-        [index_of[name] for name in data.labels],
-        recipe,
-        device=device,
-        progress=show_progress,
-        announce=say,
-    )
+
+    def fitted(texts: Sequence[str], labels: Sequence[str], announce: Say) -> lora.LoraResult:
+        indices = [index_of[name] for name in labels]
+        return lora.train(base, texts, indices, recipe, device=device, progress=show_progress, announce=announce)
+
+    evaluations: dict[str, Evaluation] = {}
+    temperature, account = 1.0, dict[str, Any]()
+    held_out = _lora_out_of_fold(base, data, split, recipe.seed, fitted, say) if split is not None else None
+    if held_out is not None:
+        evaluations[held_out.name] = _evaluate_held_out(held_out, data, recipe.seed)
+        temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
+    evaluations[f"{where}, before training"] = evaluated(predicted(base.model))
+    result = fitted(data.texts, data.labels, say)
     say(
         f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at "
         f"most {result.merge_difference:.1e}, and the head is the trained one"
@@ -186,6 +202,7 @@ def run_lora(
         "seconds": round(result.seconds, 3),
         "loss_per_epoch": [round(value, 6) for value in result.loss],
         "merge_difference": result.merge_difference,
+        "calibration": account,
         "libraries": library_versions(),
     }
     description = Description(
@@ -196,9 +213,36 @@ def run_lora(
         encoder={"id": base.id, "sha256": base.sha256},
         training=training,
         evaluation={name: value.as_dict() for name, value in evaluations.items()},
+        temperature=temperature,
     )
-    save_lora(output, description, base.files, result.model, list(zip(data.texts, data.labels, strict=True)))
-    return Summary(str(output), "lora", data.classes, where, evaluations, training)
+    rows = list(zip(data.texts, data.labels, strict=True))
+    save_lora(output, description, base.files, result.model, rows, held_out)
+    headline = held_out.name if test is None and held_out is not None else where
+    return Summary(str(output), "lora", data.classes, headline, evaluations, training)
+
+
+def _evaluate_held_out(held_out: OutOfFold, data: LabelledTexts, seed: int) -> Evaluation:
+    true = [data.labels[row] for row in held_out.rows]
+    return evaluate(true, held_out.predicted(data.classes), data.classes, seed=seed)
+
+
+def _lora_out_of_fold(
+    base: lora.LoraBase,
+    data: LabelledTexts,
+    split: Split,
+    seed: int,
+    fitted: Callable[[Sequence[str], Sequence[str], Say], lora.LoraResult],
+    say: Say,
+) -> OutOfFold:
+    """Train once per part on the rows outside it, and return the logits of those inside."""
+    ids = base.tokenizer.encode(data.texts).ids
+
+    def logits_of(training: Any, rows: Any) -> Any:
+        say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")
+        result = fitted([data.texts[row] for row in training], [data.labels[row] for row in training], logger.info)
+        return lora.predict_logits(result.model, [ids[row] for row in rows])
+
+    return hold_out(data.labels, split, seed, logits_of)
 
 
 def _warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:
