@@ -33,6 +33,38 @@ def feed(input_ids: NDArray[np.int64], inputs: Collection[str]) -> dict[str, NDA
     return values
 
 
+def open_session(model: bytes, *, device: Device, threads: int) -> Any:
+    """Return an onnxruntime session with this project's settings.
+
+    Raises:
+        BundleError: onnxruntime cannot load the bytes.
+        DeviceError: the CUDA provider did not start.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    try:
+        session = onnxruntime.InferenceSession(
+            model, options, providers=_PROVIDERS[device], disabled_optimizers=DISABLED_OPTIMIZERS[device]
+        )
+    except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
+        raise BundleError(
+            f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
+        ) from error
+    # Only the session itself tells which provider really started; the list of available ones does not.
+    active = session.get_providers()
+    if device == "cuda" and "CUDAExecutionProvider" not in active:
+        raise DeviceError(
+            f"CUDA was requested but the session started on {', '.join(active)}: CUDA or cuDNN libraries are "
+            "missing or too old. Run 'edgewren doctor', or use device='cpu'."
+        )
+    return session
+
+
 class ModelSession:
     """Runs one model on one device. Safe to call from several threads at once.
 
@@ -48,29 +80,8 @@ class ModelSession:
     """
 
     def __init__(self, model: bytes, *, device: Device = "cpu", threads: int = 1) -> None:
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                model, options, providers=_PROVIDERS[device], disabled_optimizers=DISABLED_OPTIMIZERS[device]
-            )
-        except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
-            raise BundleError(
-                f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
-            ) from error
-        # Only the session itself tells which provider really started; the list of available ones does not.
-        active = self._session.get_providers()
-        if device == "cuda" and "CUDAExecutionProvider" not in active:
-            raise DeviceError(
-                f"CUDA was requested but the session started on {', '.join(active)}: CUDA or cuDNN libraries are "
-                "missing or too old. Run 'edgewren doctor', or use device='cpu'."
-            )
-        self.providers: tuple[str, ...] = tuple(active)
+        self._session: Any = open_session(model, device=device, threads=threads)
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         outputs = self._session.get_outputs()
         if not {"input_ids"} <= set(self.inputs) <= _KNOWN_INPUTS or [node.name for node in outputs] != ["logits"]:

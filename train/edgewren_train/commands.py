@@ -40,6 +40,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_common(ridge)
     add_ridge_options(ridge)
+    _add_depth(ridge)
+    ridge.add_argument(
+        "--exits",
+        metavar="auto|K,L",
+        help="let texts that are sure leave after these layers (0: the embeddings; auto: 0 and each third); export "
+        "then adds variants that compute in stages",
+    )
+    ridge.add_argument(
+        "--exit-difference",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="share of labels that may differ from the full model's, proved at 95 %% confidence (default: 0.01)",
+    )
     ridge.add_argument("--no-cache", action="store_true", help="embed anew, and keep nothing on disk")
     ridge.set_defaults(run=_run_ridge, extra="train")
 
@@ -51,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(lora)
+    _add_depth(lora)
     lora.add_argument("--rank", type=int, default=8, metavar="R", help="rank of the adapters (default: 8)")
     lora.add_argument(
         "--alpha", type=int, default=16, metavar="A", help="adapters are scaled by alpha/rank (default: 16)"
@@ -86,6 +101,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     from edgewren_train import static_command
 
     static_command.add_parser(recipes)
+
+
+def _add_depth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--depth",
+        metavar="K|auto",
+        help="keep the encoder's first K layers; auto: as few as are within one standard error of the best "
+        "(default: all)",
+    )
 
 
 def add_ridge_options(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +164,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def _run_ridge(args: argparse.Namespace) -> int:
     from edgewren_train import ridge
+    from edgewren_train.depth_run import parse_depth, parse_exits
     from edgewren_train.embedding import default_cache
     from edgewren_train.runs import run_ridge
 
@@ -157,6 +182,8 @@ def _run_ridge(args: argparse.Namespace) -> int:
         extend=extend,
         folds=args.folds,
         calibrated=not args.no_calibration,
+        depth=parse_depth(args.depth),
+        exits=parse_exits(args.exits, args.exit_difference),
         test=test,
         seed=args.seed,
         device=_torch_device(args.device),
@@ -169,6 +196,7 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 
 def _run_lora(args: argparse.Namespace) -> int:
+    from edgewren_train.depth_run import parse_depth
     from edgewren_train.lora import LoraRecipe
     from edgewren_train.out_of_fold import Split
     from edgewren_train.runs import run_lora
@@ -197,6 +225,7 @@ def _run_lora(args: argparse.Namespace) -> int:
         recipe=recipe,
         normaliser=args.normaliser,
         split=split,
+        depth=parse_depth(args.depth),
         test=test,
         device=_torch_device(args.device),
         say=say,

@@ -4,6 +4,7 @@ model.json                what it is: kind, labels, max length, normaliser, enco
 tokenizer.json …          clean tokenizer files, the normaliser inside
 encoder/                  ridge: the sentence-transformers model
 head.safetensors          ridge, static: mean, scale, coef, intercept (float64)
+exits.safetensors         ridge, where it has early exits: the same four of each, K.mean … after layer K
 tokens.safetensors        static: the vector of each vocabulary entry (float32); encoder.json: the encoder's config.json
 distilled.safetensors     static, where it was distilled: scale, coef, intercept (float64)
 classifier/               lora: the merged transformers model
@@ -18,7 +19,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Description:
     training: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     temperature: float = 1.0
+    exits: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         fields = {"format_version": FORMAT_VERSION, **self.__dict__, "labels": list(self.labels)}
@@ -83,12 +85,19 @@ def save_ridge(
     head: RidgeHead,
     rows: Sequence[tuple[str, str]],
     out_of_fold: OutOfFold | None = None,
+    exits: Mapping[int, RidgeHead] | None = None,
 ) -> None:
-    """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels."""
+    """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels, `exits` heads
+    after earlier layers."""
 
     def write(target: Path) -> None:
         encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
         _write_tensors(target / "head.safetensors", _head_tensors(head))
+        if exits:
+            tensors = {
+                f"{layer}.{name}": value for layer, own in exits.items() for name, value in _head_tensors(own).items()
+            }
+            _write_tensors(target / "exits.safetensors", tensors)
 
     _save(folder, description, files, rows, out_of_fold, write)
 

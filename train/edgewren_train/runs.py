@@ -11,16 +11,21 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import edgewren
 from edgewren.archive.labelled import LabelledTexts
+from edgewren.errors import UsageError
 from edgewren.metrics import Evaluation, evaluate
+from edgewren_train import depth as depths
 from edgewren_train import embedding, lora, ridge
 from edgewren_train.calibration import calibrate
+from edgewren_train.depth_run import Depth, ExitPlan, choose_depth, choose_depth_with_ridge, fit_exit_plan
 from edgewren_train.encoders import load_encoder
+from edgewren_train.exits import Exits
 from edgewren_train.model import Description, save_lora, save_ridge
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 
@@ -66,6 +71,8 @@ def run_ridge(
     extend: bool = True,
     folds: int = 10,
     calibrated: bool = True,
+    depth: Depth = None,
+    exits: ExitPlan | None = None,
     test: LabelledTexts | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -73,7 +80,14 @@ def run_ridge(
     say: Say = logger.info,
     progress: ProgressBar | None = None,
 ) -> Summary:
-    """Embed, cross-validate, calibrate on the folds, fit on all rows, evaluate on `test` if given, save."""
+    """Embed, cross-validate, calibrate on the folds, fit on all rows, evaluate on `test` if given, save.
+
+    Args:
+        depth: layers of the encoder to keep; "auto": the shallowest that is as good as the best (`depths.choose`).
+        exits: after which layers texts may leave early; needs folds.
+    """
+    if exits is not None and folds < 2:
+        raise UsageError("early exits are proved on rows out of fold: give --folds 2 or more, or leave --exits out.")
     encoder = load_encoder(encoder_spec, max_length=max_length, normaliser=normaliser)
     say(f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
 
@@ -81,6 +95,14 @@ def run_ridge(
         bar = progress(len(texts), title) if progress else None
         return embedding.embed(encoder, texts, device=device, cache=cache, progress=bar)
 
+    def embedded_at(layers: int) -> Any:
+        return embedding.embed(depths.cut(encoder, layers), data.texts, device=device, cache=cache)
+
+    folded = partial(ridge.cross_validate, labels=data.labels, seed=seed, alphas=alphas, extend=extend)
+    chosen: dict[str, Any] = {}
+    if depth is not None:
+        kept, chosen = choose_depth(encoder, depth, embedded_at, folded, data, folds, say)
+        encoder = depths.cut(encoder, kept)
     start = time.perf_counter()
     features = embedded(data.texts, "embedding")
     embedding_s = time.perf_counter() - start
@@ -92,15 +114,17 @@ def run_ridge(
         if counted < folds:
             say(f"cross-validation with {counted} folds instead of {folds}: the rarest class has {counted} rows")
         if counted >= 2:
-            held_out = ridge.cross_validate(
-                features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend
-            )
+            held_out = folded(features, folds=counted)
             evaluations[held_out.name] = _evaluate_held_out(held_out, data, seed)
             if calibrated:
                 temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
     start = time.perf_counter()
     head = ridge.fit(features, data.labels, alphas=alphas, extend=extend)
     fit_s = time.perf_counter() - start
+    left: Exits | None = None
+    if exits is not None and held_out is not None:
+        refit = partial(ridge.fit, labels=data.labels, alphas=alphas, extend=extend)
+        left = fit_exit_plan(encoder, exits, embedded_at, folded, refit, held_out, data, calibrated=calibrated, say=say)
     say(alpha_report(head))
     if test is not None:
         predicted = head.predict(embedded(test.texts, "embedding test file"), data.classes)
@@ -117,6 +141,7 @@ def run_ridge(
         "alpha_scores": list(head.scores),
         "alpha_grid_extended": head.extended,
         "folds": folds,
+        "depth": chosen,
         "embedding_seconds": round(embedding_s, 3),
         "fit_seconds": round(fit_s, 3),
         "calibration": account,
@@ -131,9 +156,11 @@ def run_ridge(
         training=training,
         evaluation={name: value.as_dict() for name, value in evaluations.items()},
         temperature=temperature,
+        exits=left.as_dict() if left else {},
     )
     rows = list(zip(data.texts, data.labels, strict=True))
-    save_ridge(output, description, encoder.files, encoder.model.to("cpu"), head, rows, held_out)
+    heads = {entry.layer: entry.head for entry in left.exits} if left else {}
+    save_ridge(output, description, encoder.files, encoder.model.to("cpu"), head, rows, held_out, heads)
     headline = next(iter(evaluations)) if test is None else "test file"
     return Summary(str(output), "ridge", data.classes, headline, evaluations, training)
 
@@ -146,6 +173,7 @@ def run_lora(
     recipe: lora.LoraRecipe,
     normaliser: str = "http",
     split: Split | None = None,
+    depth: Depth = None,
     test: LabelledTexts | None = None,
     device: str = "cpu",
     say: Say = logger.info,
@@ -153,11 +181,18 @@ def run_lora(
 ) -> Summary:
     """Evaluate, train, merge, evaluate again, save. Returns the summary.
 
+    `depth` is the number of the encoder's layers to keep; "auto" chooses it with a ridge head, in seconds.
+
     With `split`, rows are first held out part by part, each time with a model trained on the others, for an honest
     evaluation and the temperature; the model that is saved is trained on all rows.
     """
+    kept, chosen = None, dict[str, Any]()
+    if depth is not None:
+        kept, chosen = choose_depth_with_ridge(
+            encoder_spec, depth, data, max_length=recipe.max_length, normaliser=normaliser, device=device, say=say
+        )
     base = lora.load_base(
-        encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=recipe.seed
+        encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=recipe.seed, depth=kept
     )
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
     judged, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
@@ -194,6 +229,7 @@ def run_lora(
         **data_facts(data, test),
         **{key: value for key, value in asdict(recipe).items() if value is not None},
         "recipe": "lora",
+        "depth": chosen,
         "target_modules": list(result.target_modules),
         "precision": result.precision,
         "trainable_parameters": result.trainable,
