@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 import edgewren
 from edgewren import batching
-from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant
+from edgewren.bundle import MANIFEST, Bundle, File, Manifest, StageFile, Variant, check_content
 from edgewren.device import granted_cores
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
 from edgewren.session import ModelSession
-from edgewren_export import fold, graph, parity, static
+from edgewren_export import exits, fold, graph, parity, static
+from edgewren_export import stages as stages_of
 from edgewren_export.calibration import vocabulary_rows
 from edgewren_export.card import model_card
 from edgewren_export.cuda import half_for_cuda
@@ -110,7 +111,9 @@ def export(
     exported_logits = _session_logits(exported.SerializeToString(), ids)
     origin = {"ridge": "scikit-learn", "lora": "torch"}.get(model.kind, "members")
     stages = [parity.compare(f"{origin} -> onnx fp32", reference, exported_logits)]
-    optimised, _ = first_token_only(optimise(exported))
+    exit_heads = exits.read_exits(model)
+    # A last layer for the first token alone could not be told from the others when exits are attached.
+    optimised = optimise(exported) if exit_heads else first_token_only(optimise(exported))[0]
     onnx_bytes = optimised.SerializeToString()
     session = ModelSession(onnx_bytes)
     optimised_logits = _run(session, ids)
@@ -127,6 +130,13 @@ def export(
     if "LayerNormalization" not in report["operators"]:
         say("note: onnxruntime fuses nothing in this architecture; it runs unfused, and slower")
 
+    attached, hidden = optimised, dict[int, str]()
+    if exit_heads:
+        head = fold.load_head(model.folder / "head.safetensors")
+        attached, hidden = exits.attach(model, head, exit_heads, optimised), stages_of.hidden_names(optimised)
+        proved = exits.prove_heads(model, loaded, exit_heads, attached, ids)
+        report["stages"] += [stage.as_dict() for stage in proved]
+        say(f"exits: {len(proved)} heads, largest difference {max(stage.max_difference for stage in proved):.1e}")
     golden = golden_texts(model.max_length)
     golden_ids = model.tokenizer.encode(golden).ids
     golden_logits = _run(session, golden_ids)
@@ -138,8 +148,8 @@ def export(
 
     if "int8" in precisions:
         calibration = _calibration_rows(model, loaded, ids)
-        variants[_INT8_FILE], built = _int8(
-            optimised, ids, calibration, optimised_logits, model.labels, truth, report, say
+        variants[_INT8_FILE], built, quantised = _int8(
+            attached, ids, calibration, optimised_logits, model.labels, truth, report, say
         )
         differences["int8"] = golden_difference(built)
         held_out = held_out_rows(model, _gate_step(model)) if texts is None else None
@@ -147,6 +157,19 @@ def export(
             checked = check_temperature("int8", held_out, optimised_logits, _run(built, ids))
             report["calibration"] = {"int8": checked.as_dict()}
             say(f"calibration on int8's logits: {checked.as_text()}")
+    staged: dict[str, exits.StagedVariant] = {}
+    if exit_heads:
+        graphs = {"fp32": (attached, optimised_logits)} if "fp32" in precisions else {}
+        if "int8" in precisions:
+            graphs["int8"] = (quantised, _run(built, ids))
+        for precision, (whole, logits) in graphs.items():
+            name = f"{precision}_exit"
+            staged[name] = exits.staged(whole, hidden, exit_heads, max(hidden))
+            report.setdefault("exits", {})[name] = exits.prove(
+                name, staged[name], ids, logits, model.training["exits"]["allowed"]
+            )
+            differences[name] = _golden_difference_of_exits(staged[name], golden_ids, golden_logits)
+            say(_exit_line(name, report["exits"][name]))
     if "fp16" in precisions:
         variants[_FP16_FILE], built = _fp16(optimised, ids, optimised_logits, report, say)
         differences["fp16"] = max(golden_difference(built), parity.HALF_TOLERANCE)  # CUDA's kernels round elsewhere
@@ -157,7 +180,7 @@ def export(
         "config.json": _config(model, loaded),
         "golden.jsonl": _golden_lines(golden, golden_logits),
     }
-    return _finish(model, target, files, variants, report, notes)
+    return _finish(model, target, files, variants, report, notes, staged)
 
 
 def _finish(
@@ -167,10 +190,22 @@ def _finish(
     variants: dict[str, bytes],
     report: dict[str, Any],
     notes: str | None,
+    staged: Mapping[str, exits.StagedVariant] | None = None,
 ) -> Export:
-    manifest = _manifest(model, files, variants, report)
+    described: dict[str, Variant] = {}
+    for name, variant in (staged or {}).items():
+        parts = tuple(StageFile(f"onnx/model_{name}_{s.layer}.onnx", s.layer, s.threshold) for s in variant.stages)
+        first, *others = zip(parts, variant.stages, strict=True)
+        files.update({part.file: stage.model for part, stage in others})
+        precision = name.removesuffix("_exit")
+        data = first[1].model
+        variants[first[0].file] = data
+        described[name] = Variant(first[0].file, len(data), _sha256(data), precision, "cpu", parts)
+    manifest = _manifest(model, files, variants, report, described)
     files["README.md"] = model_card(manifest, target.name, notes).encode()
-    manifest = _manifest(model, files, variants, report)
+    manifest = _manifest(model, files, variants, report, described)
+    for name, data in {**files, **variants}.items():  # never write what loading would refuse
+        check_content(name, data, manifest.labels, f"{name} of this export")
     _write(target, {**files, **variants, MANIFEST: manifest.to_json()})
     Bundle.open(target)
     return Export(target, manifest)
@@ -305,15 +340,17 @@ def _int8(
     truth: Sequence[str] | None,
     report: dict[str, Any],
     say: Callable[[str], None],
-) -> tuple[bytes, ModelSession]:
-    """Build the int8 variant and prove it: few flips, little loss, and the same bits alone and in any batch.
+) -> tuple[bytes, ModelSession, onnx.ModelProto]:
+    """Build the int8 variant and prove it: few flips, little loss, and the same bits alone and in any batch. Returned
+    last is the graph with the early exits that `optimised` had.
 
     Fixed scales come first, being the fastest; where they miss the gate, scales per token must meet it.
     """
     calibrated = calibrate(optimised, calibration)
     for per_token in (False, True):
         quantised = quantise(calibrated, per_token=per_token)
-        data: bytes = quantised.SerializeToString()
+        whole = stages_of.without_exits(quantised)
+        data: bytes = whole.SerializeToString()
         session = ModelSession(data)
         logits = _run(session, ids)
         try:
@@ -325,7 +362,7 @@ def _int8(
             say(f"note: {str(error).partition(';')[0]}; trying a scale per token, a little slower")
     report["stages"].append(stage.as_dict())
     neighbours = _check_neighbours(session, ids[:_NEIGHBOUR_TEXTS], logits, exact=True)
-    counted = operators(quantised)
+    counted = operators(whole)
     fused = counted.get("Attention", 0)
     report["int8"] = {
         "scales": "per token" if per_token else "fixed",
@@ -340,7 +377,7 @@ def _int8(
         f"{stage.mean_difference:.1e}, {stage.label_flips} labels changed, macro-F1 {stage.macro_f1_fp32:.4f} -> "
         f"{stage.macro_f1:.4f} (against {stage.truth}); alone and in a batch: {neighbours}"
     )
-    return data, session
+    return data, session, quantised
 
 
 def _fp16(
@@ -385,6 +422,21 @@ def _check_neighbours(
     return f"{differing} of {len(ids)} texts differ by at most {largest:.1e}"
 
 
+def _golden_difference_of_exits(
+    variant: exits.StagedVariant, ids: list[list[int]], golden: NDArray[np.float32]
+) -> float:
+    """Texts that leave early have another head's logits: replays elsewhere may differ by as much."""
+    return float(np.abs(exits.answers(variant.session, ids)[0] - golden).max())
+
+
+def _exit_line(name: str, proved: Mapping[str, Any]) -> str:
+    left = ", ".join(f"{share:.1%} after layer {layer}" for layer, share in proved["left_after_layer"].items())
+    return (
+        f"{name}: {left}; {proved['labels_differing']} of {proved['texts']:,} labels differ from the whole model's; "
+        f"alone and in a batch: {proved['alone_or_in_batch']}"
+    )
+
+
 def _encoder_config(model: TrainedModel, loaded: Any) -> Any:
     model, loaded = _first_member(model, loaded)
     return loaded.stages[0].auto_model.config if model.kind == "ridge" else loaded.config
@@ -425,7 +477,11 @@ def _golden_lines(texts: Sequence[str], logits: NDArray[np.float32]) -> bytes:
 
 
 def _manifest(
-    model: TrainedModel, files: dict[str, bytes], variants: dict[str, bytes], report: dict[str, Any]
+    model: TrainedModel,
+    files: dict[str, bytes],
+    variants: dict[str, bytes],
+    report: dict[str, Any],
+    staged: Mapping[str, Variant],
 ) -> Manifest:
     precisions = {_FP32_FILE: ("fp32", "any"), _INT8_FILE: ("int8", "cpu"), _FP16_FILE: ("fp16", "cuda")}
     return Manifest(
@@ -437,7 +493,9 @@ def _manifest(
         variants={
             precisions[name][0]: Variant(name, len(data), _sha256(data), *precisions[name])
             for name, data in variants.items()
-        },
+            if name in precisions
+        }
+        | dict(staged),
         files={name: File(len(data), _sha256(data)) for name, data in sorted(files.items())},
         encoder=model.encoder,
         training=model.training,

@@ -75,6 +75,12 @@ def attach_exits(model: onnx.ModelProto, head: Affine, exits: Mapping[int, Affin
     return extended
 
 
+def without_exits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with exits as the whole model: its only output is logits."""
+    whole = EditableGraph(model)
+    return whole.keep_output("logits")
+
+
 def hidden_names(model: onnx.ModelProto) -> dict[int, str]:
     """Return the tensor after each layer, 0 being the embeddings, of an optimised graph before it is quantised.
 

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
-from edgewren.bundle import Bundle
-from edgewren.device import choose_device, granted_cores
+from edgewren.bundle import Bundle, Variant
+from edgewren.device import Device, choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
 from edgewren.probabilities import softmax
 from edgewren.scheduling import Scheduler, Scores
 from edgewren.session import ModelSession
+from edgewren.staged import Stage, StagedSession
 from edgewren.text import TextTokenizer
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ class Classifier:
         bundle: the opened bundle, with its manifest.
     """
 
-    def __init__(self, bundle: Bundle, session: ModelSession, *, device: str, variant: str, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, session: ModelSession | StagedSession, *, device: str, variant: str, threads: int
+    ) -> None:
         self.bundle = bundle
         self.labels: tuple[str, ...] = bundle.manifest.labels
         self.device = device
@@ -71,7 +74,9 @@ class Classifier:
             session,
             width=len(self.labels),
             threads=threads,
-            tokens_per_batch=batching.CUDA_TOKENS_PER_BATCH if on_cuda else batching.CPU_TOKENS_PER_BATCH,
+            tokens_per_batch=batching.tokens_per_batch(
+                device, table=bundle.manifest.kind == "static", staged=isinstance(session, StagedSession)
+            ),
             helpers=_CUDA_HELPERS if on_cuda else None,
         )
 
@@ -83,6 +88,7 @@ class Classifier:
         device: str = "auto",
         threads: int | None = None,
         variant: str | None = None,
+        expected_sha256: str | None = None,
     ) -> Classifier:
         """Load a bundle from a local folder. Never uses the network.
 
@@ -91,6 +97,7 @@ class Classifier:
             device: "auto" (CUDA where it works, else CPU; logs its choice), "cpu" or "cuda".
             threads: parallel computations; default: all CPU cores granted to this process.
             variant: name of a variant in the bundle; default: the best for the device.
+            expected_sha256: SHA-256 that the bundle's manifest.json must have: pins all of it.
 
         Raises:
             BundleError: the folder is not a complete, undamaged bundle.
@@ -100,13 +107,13 @@ class Classifier:
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1, or None for all granted cores.")
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, expected_sha256)
         chosen_device = choose_device(device)
         if device == "auto" and variant is None and not bundle.runs_on(chosen_device):
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
             chosen_device = "cpu"
         chosen_variant, entry = bundle.variant(variant, chosen_device)
-        session = ModelSession(bundle.read(entry.file), device=chosen_device)
+        session = _open(bundle, entry, chosen_device)
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
             raise BundleError(
                 f"{bundle.path / entry.file} has {session.outputs} outputs, but the manifest names "
@@ -188,6 +195,9 @@ class Classifier:
             repaired=np.concatenate([part.repaired for part in parts]),
             distinct=sum(part.distinct for part in parts),
             tokens=sum(part.tokens for part in parts),
+            layers=None
+            if parts[0].layers is None
+            else np.concatenate([p.layers for p in parts if p.layers is not None]),
         )
 
     @property
@@ -203,6 +213,13 @@ class Classifier:
             f"Classifier({str(self.bundle.path)!r}, labels={list(self.labels)}, variant={self.variant!r}, "
             f"device={self.device!r}, threads={self.threads})"
         )
+
+
+def _open(bundle: Bundle, entry: Variant, device: Device) -> ModelSession | StagedSession:
+    if not entry.stages:
+        return ModelSession(bundle.read(entry.file), device=device)
+    stages = [Stage(bundle.read(stage.file), stage.layer, stage.threshold) for stage in entry.stages]
+    return StagedSession(stages, device=device)
 
 
 def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:

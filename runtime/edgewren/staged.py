@@ -15,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.device import Device
-from edgewren.errors import BundleError
+from edgewren.errors import BundleModelError
 from edgewren.session import feed, open_session
 
 TOKENS_PER_STEP = 300
 """Tokens computed at once within a batch: what leaves room in a core's caches (see `batching`)."""
-
-TOKENS_PER_BATCH = 2400
-"""Tokens of a whole batch: of eight steps about three survive, enough to fill the next stage's steps."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class StagedSession:
     """Runs a model's stages one after the other. Safe to call from several threads at once.
 
     Raises:
-        BundleError: the stages do not fit together.
+        BundleModelError: the stages do not fit together.
         DeviceError: the CUDA provider did not start.
     """
 
@@ -62,7 +59,7 @@ class StagedSession:
             fits = set(inputs) - {"input_ids", "attention_mask", "token_type_ids"} == handed
             last = layer == self.layers[-1]
             if not fits or "logits" not in named or len(given) != (0 if last else 1):
-                raise BundleError(
+                raise BundleModelError(
                     f"The stage that ends after layer {layer} has inputs {list(inputs)} and outputs {list(named)}, "
                     f"which do not fit the stage before it ({sorted(handed)}). Export the bundle again."
                 )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgewren.batching import TokenRows
-from edgewren.errors import BundleError
+from edgewren.errors import BundleTokenizerError
 
 CHARACTERS_PER_TOKEN = 250
 """Texts are cut at max_length times this many characters before tokenising: no vocabulary entry is longer on average,
@@ -57,17 +57,17 @@ class TextTokenizer:
         max_length: tokens kept of a text, special tokens included; at least 3.
 
     Raises:
-        BundleError: the bytes are not a tokenizer, or max_length leaves no room for text.
+        BundleTokenizerError: the bytes are not a tokenizer, or max_length leaves no room for text.
     """
 
     def __init__(self, tokenizer_json: bytes, max_length: int) -> None:
         try:
             tokenizer = Tokenizer.from_buffer(tokenizer_json)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise BundleError(f"tokenizer.json cannot be read: {error}. Export the bundle again.") from error
-        special = tokenizer.num_special_tokens_to_add(False)
+            special = tokenizer.num_special_tokens_to_add(False)
+        except BaseException as error:
+            raise _refusal("cannot be read", error) from error
         if max_length <= special:
-            raise BundleError(f"max_length {max_length} leaves no room beside {special} special tokens.")
+            raise BundleTokenizerError(f"max_length {max_length} leaves no room beside {special} special tokens.")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
@@ -94,10 +94,20 @@ class TextTokenizer:
                 except UnicodeEncodeError:
                     prepared[row] = repair(text)
                     repaired[row] = True
-        # Also for one text: without the offsets that `encode` computes it takes a fifth less time.
-        encodings = self._tokenizer.encode_batch_fast(prepared)
+        try:
+            # Also for one text: without the offsets that `encode` computes it takes a fifth less time.
+            encodings = self._tokenizer.encode_batch_fast(prepared)
+        except BaseException as error:
+            raise _refusal("fails on a text", error) from error
         rows = TokenRows.of([encoding.ids or [self._empty] for encoding in encodings])
         for row in np.flatnonzero(rows.lengths == self.max_length).tolist():
             if encodings[row].overflowing:
                 truncated[row] = True
         return Tokens(rows, truncated, repaired)
+
+
+def _refusal(what: str, error: BaseException) -> BaseException:
+    """Return what to raise for an error of the Rust library: it raises bare Exception, and its panics not even that."""
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        return BundleTokenizerError(f"tokenizer.json {what}: {error}. Export the bundle again.")
+    return error  # KeyboardInterrupt and its like

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import UsageError
 from edgewren_train import depth as depths
-from edgewren_train import exits as early
 from edgewren_train import embedding, ridge
+from edgewren_train import exits as early
 from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.ridge import RidgeHead
@@ -34,7 +34,7 @@ class CrossValidate(Protocol):
 
 @dataclass(frozen=True)
 class ExitPlan:
-    """Where texts may leave early (None: the default places), and what share of labels may differ with what confidence."""
+    """Where texts may leave early (None: the default places), what share of labels may differ, and how surely."""
 
     layers: tuple[int, ...] | None = None
     allowed: float = early.ALLOWED
@@ -47,8 +47,10 @@ def parse_depth(spec: str | None) -> Depth:
     Raises:
         UsageError: something else.
     """
-    if spec is None or spec == "auto":
-        return spec
+    if spec is None:
+        return None
+    if spec == "auto":
+        return "auto"
     if spec.isascii() and spec.isdigit() and int(spec) >= 1:
         return int(spec)
     raise UsageError(f"--depth is {spec!r}, expected auto or a number of layers from 1 (0: 'train static').")
@@ -179,5 +181,3 @@ def fit_exit_plan(
 def _indices(data: LabelledTexts) -> NDArray[np.int64]:
     index_of = {name: index for index, name in enumerate(data.classes)}
     return np.array([index_of[name] for name in data.labels])
-
-

@@ -4,9 +4,9 @@ A text leaves where its two largest decision values are further apart than the e
 from one number t, the earlier the layer the larger (`WEIGHT_OF_MISSING_DEPTH`), fixed before any data is seen. From a t
 at which nobody leaves, t falls step by step; at each step the hypothesis "more than the allowed share of labels differs
 from the full model's" is tested by the exact binomial test on out-of-fold rows (equivalently: the one-sided bound of
-Clopper & Pearson 1934 lies below the allowed share), and the first step that is not rejected ends the search. Testing a
-fixed sequence at full level keeps the chance of any false rejection below 1 - confidence: Learn then Test (Angelopoulos,
-Bates, Candès, Jordan & Lei 2021, arXiv:2110.01052), section on fixed sequences. Knows logits, nothing of texts or files.
+Clopper & Pearson 1934 lies below the allowed share), and the first step that is not rejected ends the search. Testing
+a fixed sequence at full level keeps the chance of any false rejection below 1 - confidence: Learn then Test
+(Angelopoulos, Bates, Candès, Jordan & Lei 2021, arXiv:2110.01052). Knows logits, nothing of texts or files.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edgewren_train.ridge import RidgeHead
 ALLOWED = 0.01
 CONFIDENCE = 0.95
 WEIGHT_OF_MISSING_DEPTH = 1.0
-"""An exit after layer k of n has the threshold t * (1 + weight * (n - k) / n): what earlier layers say predicts the full
-model's label less well."""
+"""An exit after layer k of n has the threshold t * (1 + weight * (n - k) / n): earlier layers say less of what the full
+model will say."""
 
 _STEPS = tuple(np.round(np.arange(4.0, 0.0, -0.02), 2).tolist())
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from edgewren import batching
 from edgewren.errors import InvariantError, UsageError
 from edgewren.text import TextTokenizer
-from edgewren_train.embedding import TORCH_TOKENS_PER_BATCH
 from edgewren_train.depth import cut_layers
+from edgewren_train.embedding import TORCH_TOKENS_PER_BATCH
 from edgewren_train.encoders import (
     TokenizerFiles,
     checked_max_length,

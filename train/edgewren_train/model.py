@@ -19,7 +19,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ class Description:
     training: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     temperature: float = 1.0
-    exits: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         fields = {"format_version": FORMAT_VERSION, **self.__dict__, "labels": list(self.labels)}
@@ -87,8 +86,7 @@ def save_ridge(
     out_of_fold: OutOfFold | None = None,
     exits: Mapping[int, RidgeHead] | None = None,
 ) -> None:
-    """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels, `exits` heads
-    after earlier layers."""
+    """Write a ridge model: the SentenceTransformer, its head, the heads of early exits by layer, and training rows."""
 
     def write(target: Path) -> None:
         encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)

@@ -142,6 +142,7 @@ def run_ridge(
         "alpha_grid_extended": head.extended,
         "folds": folds,
         "depth": chosen,
+        "exits": left.as_dict() if left else {},
         "embedding_seconds": round(embedding_s, 3),
         "fit_seconds": round(fit_s, 3),
         "calibration": account,
@@ -156,7 +157,6 @@ def run_ridge(
         training=training,
         evaluation={name: value.as_dict() for name, value in evaluations.items()},
         temperature=temperature,
-        exits=left.as_dict() if left else {},
     )
     rows = list(zip(data.texts, data.labels, strict=True))
     heads = {entry.layer: entry.head for entry in left.exits} if left else {}
