@@ -1,8 +1,8 @@
 """Early exits of a ridge model: heads after earlier layers, and thresholds with a bound on the labels that differ.
 
-A text leaves where its two largest decision values are further apart than the exit's threshold. All thresholds come
-from one number t, the earlier the layer the larger (`WEIGHT_OF_MISSING_DEPTH`), fixed before any data is seen. From a t
-at which nobody leaves, t falls step by step; at each step the hypothesis "more than the allowed share of labels differs
+A text leaves where its two largest decision values are further apart than a threshold t, the same after every layer: all
+heads estimate the same +1 or -1, and one number leaves one fixed sequence to test. From a t at which nobody leaves, it
+falls step by step; at each step the hypothesis "more than the allowed share of labels differs
 from the full model's" is tested by the exact binomial test on out-of-fold rows (equivalently: the one-sided bound of
 Clopper & Pearson 1934 lies below the allowed share), and the first step that is not rejected ends the search. Testing
 a fixed sequence at full level keeps the chance of any false rejection below 1 - confidence: Learn then Test
@@ -25,10 +25,6 @@ from edgewren_train.ridge import RidgeHead
 
 ALLOWED = 0.01
 CONFIDENCE = 0.95
-WEIGHT_OF_MISSING_DEPTH = 1.0
-"""An exit after layer k of n has the threshold t * (1 + weight * (n - k) / n): earlier layers say less of what the full
-model will say."""
-
 _STEPS = tuple(np.round(np.arange(4.0, 0.0, -0.02), 2).tolist())
 
 
@@ -103,17 +99,17 @@ class Exits:
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """The outcome of the search: a threshold per exit (infinite: nobody leaves), where each row leaves, and the test.
+class Threshold:
+    """The outcome of the search: the threshold (infinite: nobody leaves), where each row leaves, and the test.
 
     Attributes:
-        values: by layer.
-        left: int64 [rows], position of the exit that each row takes, len(values) for the full model.
+        value: of all exits.
+        left: int64 [rows], position of the exit that each row takes, the number of exits for the full model.
         differing: rows whose label differs.
         bound: Clopper and Pearson's.
     """
 
-    values: dict[int, float]
+    value: float
     left: NDArray[np.int64]
     differing: int
     bound: float
@@ -135,20 +131,18 @@ def default_layers(depth: int) -> tuple[int, ...]:
     return tuple(sorted({0, max(1, depth // 3), max(1, 2 * depth // 3)} - {depth}))
 
 
-def find_thresholds(
+def find_threshold(
     logits: Mapping[int, NDArray[np.floating[Any]]],
     full: NDArray[np.floating[Any]],
-    depth: int,
     *,
     allowed: float = ALLOWED,
     confidence: float = CONFIDENCE,
-) -> Thresholds:
-    """Search the lowest thresholds that are proved safe.
+) -> Threshold:
+    """Search the lowest threshold that is proved safe.
 
     Args:
         logits: out-of-fold logits before any temperature of each exit, [rows, classes], by layer.
         full: those of the full model, of the same folds.
-        depth: layers of the full model.
 
     Raises:
         UsageError: allowed or confidence out of range, or too few rows to prove anything.
@@ -168,10 +162,9 @@ def find_thresholds(
     apart = np.stack([margins(np.asarray(logits[layer], np.float64)) for layer in order])
     differs = np.stack([logits[layer].argmax(axis=1) != full.argmax(axis=1) for layer in order])
     differs = np.concatenate([differs, np.zeros((1, rows), dtype=np.bool_)])
-    weights = {layer: 1 + WEIGHT_OF_MISSING_DEPTH * (depth - layer) / depth for layer in order}
 
     def leaving(t: float) -> NDArray[np.int64]:
-        takes = np.stack([apart[place] > t * weights[layer] for place, layer in enumerate(order)])
+        takes = apart > t
         return np.where(takes.any(axis=0), takes.argmax(axis=0), len(order))
 
     proved, left = np.inf, np.full(rows, len(order))
@@ -182,7 +175,7 @@ def find_thresholds(
         proved, left = t, tried
     differing = int(differs[left, np.arange(rows)].sum())
     bound = float(beta.ppf(confidence, differing + 1, rows - differing))
-    return Thresholds({layer: proved * weights[layer] for layer in order}, left, differing, bound)
+    return Threshold(proved, left, differing, bound)
 
 
 def fit_exits(
@@ -202,7 +195,7 @@ def fit_exits(
         heads: the head of each exit, fitted on all rows.
         true: class index of each row, for the temperatures.
     """
-    found = find_thresholds(logits, full, depth, allowed=allowed, confidence=confidence)
+    found = find_threshold(logits, full, allowed=allowed, confidence=confidence)
     exits = []
     for place, layer in enumerate(sorted(logits)):
         leavers = found.left == place
@@ -210,7 +203,7 @@ def fit_exits(
             continue
         enough = calibrated and int(leavers.sum()) >= MINIMUM_ROWS
         temperature = fit_temperature(np.asarray(logits[layer])[leavers], true[leavers]) if enough else 1.0
-        exits.append(Exit(layer, heads[layer], found.values[layer], temperature, float(leavers.mean())))
+        exits.append(Exit(layer, heads[layer], found.value, temperature, float(leavers.mean())))
     if not exits:
         return None
     return Exits(tuple(exits), depth, allowed, confidence, len(full), found.differing, found.bound)
