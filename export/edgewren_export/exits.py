@@ -1,7 +1,7 @@
 """A model's early exits in a bundle: read, attached to the graph, cut into stages, and proved.
 
-The proof: with nobody leaving, the stages give the whole graph's logits; each exit gives scikit-learn's on the encoder cut
-there; and on the gates' texts no more labels differ from the whole model's than was promised in training.
+The proof: with nobody leaving, the stages give the whole graph's logits; each exit gives scikit-learn's on the encoder
+cut there; and on the gates' texts no more labels differ from the whole model's than was promised in training.
 """
 
 from __future__ import annotations

@@ -53,8 +53,13 @@ class File:
 
 @dataclass(frozen=True)
 class StageFile:
-    """One stage of a variant that computes in stages: its ONNX file, the layer of the encoder that it ends after, and the
-    threshold above which a text leaves there; None for the last stage."""
+    """One stage of a variant that computes in stages.
+
+    Attributes:
+        file: its ONNX file.
+        layer: it ends after this layer of the encoder.
+        threshold: a text leaves where its two largest logits are further apart; None for the last stage.
+    """
 
     file: str
     layer: int

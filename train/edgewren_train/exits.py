@@ -1,12 +1,12 @@
 """Early exits of a ridge model: heads after earlier layers, and thresholds with a bound on the labels that differ.
 
-A text leaves where its two largest decision values are further apart than a threshold t, the same after every layer: all
-heads estimate the same +1 or -1, and one number leaves one fixed sequence to test. From a t at which nobody leaves, it
-falls step by step; at each step the hypothesis "more than the allowed share of labels differs
-from the full model's" is tested by the exact binomial test on out-of-fold rows (equivalently: the one-sided bound of
-Clopper & Pearson 1934 lies below the allowed share), and the first step that is not rejected ends the search. Testing
-a fixed sequence at full level keeps the chance of any false rejection below 1 - confidence: Learn then Test
-(Angelopoulos, Bates, Candès, Jordan & Lei 2021, arXiv:2110.01052). Knows logits, nothing of texts or files.
+A text leaves where its two largest decision values are further apart than a threshold t, the same after every layer:
+all heads estimate the same +1 or -1, and one number leaves one fixed sequence to test. From a t at which nobody leaves,
+it falls step by step; at each step the hypothesis "more than the allowed share of labels differs from the full model's"
+is tested by the exact binomial test on out-of-fold rows (equivalently: the one-sided bound of Clopper & Pearson 1934
+lies below the allowed share), and the first step that is not rejected ends the search. Testing a fixed sequence at full
+level keeps the chance of any false rejection below 1 - confidence: Learn then Test (Angelopoulos, Bates, Candès, Jordan
+& Lei 2021, arXiv:2110.01052). Knows logits, nothing of texts or files.
 """
 
 from __future__ import annotations
