@@ -35,12 +35,13 @@ def front_matter(manifest: Manifest, name: str) -> str:
         for key, title in _METRICS
     ]
     options: dict[str, Any] = {"model_name": name, "eval_results": results} if results else {}
-    return ModelCardData(
+    matter: str = ModelCardData(
         library_name="edgewren",
         pipeline_tag="text-classification",
         tags=["onnx", "text-classification", "edgewren"],
         **options,
     ).to_yaml()
+    return matter
 
 
 def _dataset(manifest: Manifest, evaluated_on: str) -> str:
