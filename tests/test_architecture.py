@@ -27,8 +27,9 @@ FLOORS = (
     {"archive", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
-    {"session", "text", "batching", "metrics", "probabilities", "calibration", "heatmap"},
-    {"device"},
+    {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
+    {"session", "scheduling", "text", "batching", "metrics", "probabilities", "calibration", "heatmap"},
+    {"device", "onnx_operators", "protobuf", "strict_json"},
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""

@@ -12,6 +12,7 @@ _RECIPES = {
     "ridge": "ridge classifier on standardised sentence embeddings, folded into one affine map",
     "lora": "LoRA fine-tune of the encoder (adapters merged) with a classification head",
     "ensemble": "mean of the calibrated logits of several models",
+    "static": "one number per word piece and label, averaged: a ridge classifier on mean word vectors, folded",
 }
 
 

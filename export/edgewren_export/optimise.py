@@ -40,11 +40,20 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
         )
         optimised = onnx.load(options.optimized_model_filepath)
     optimised.producer_name = "edgewren"
+    _drop_unused_domains(optimised)
     if operators(optimised).get("SkipLayerNormalization"):
         raise InvariantError(
             "onnxruntime fused SkipLayerNormalization although it was told not to. Please report this."
         )
     return optimised
+
+
+def _drop_unused_domains(model: onnx.ModelProto) -> None:
+    """Keep the operator sets in use: onnxruntime lists all that it knows, and loading refuses foreign ones."""
+    used = {node.domain for node in model.graph.node} | {""}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def operators(model: onnx.ModelProto) -> dict[str, int]:

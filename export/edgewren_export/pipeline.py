@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 import edgewren
 from edgewren import batching
-from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant
+from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant, check_content
 from edgewren.device import granted_cores
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
 from edgewren.session import ModelSession
-from edgewren_export import fold, graph, parity
+from edgewren_export import fold, graph, parity, static
 from edgewren_export.calibration import vocabulary_rows
 from edgewren_export.card import model_card
 from edgewren_export.cuda import half_for_cuda
@@ -101,6 +101,8 @@ def export(
     ids = model.tokenizer.encode(gate_texts).ids
     report: dict[str, Any] = {"gate_texts": len(gate_texts)}
 
+    if model.kind == "static":
+        return _export_static(model, target, ids, precisions, report, notes, say)
     loaded = graph.load(model)
     module = graph.scoring_module(model, loaded)
     reference = _reference_logits(model, loaded, ids, report)
@@ -155,12 +157,74 @@ def export(
         "config.json": _config(model, loaded),
         "golden.jsonl": _golden_lines(golden, golden_logits),
     }
+    return _finish(model, target, files, variants, report, notes)
+
+
+def _finish(
+    model: TrainedModel,
+    target: Path,
+    files: dict[str, bytes],
+    variants: dict[str, bytes],
+    report: dict[str, Any],
+    notes: str | None,
+) -> Export:
     manifest = _manifest(model, files, variants, report)
     files["README.md"] = model_card(manifest, target.name, notes).encode()
     manifest = _manifest(model, files, variants, report)
+    for name, data in {**files, **variants}.items():  # never write what loading would refuse
+        check_content(name, data, manifest.labels, f"{name} of this export")
     _write(target, {**files, **variants, MANIFEST: manifest.to_json()})
     Bundle.open(target)
     return Export(target, manifest)
+
+
+def _export_static(
+    model: TrainedModel,
+    target: Path,
+    ids: list[list[int]],
+    precisions: Sequence[str],
+    report: dict[str, Any],
+    notes: str | None,
+    say: Callable[[str], None],
+) -> Export:
+    """Export a static model: scikit-learn -> folded table -> the same table in float16, which is what ships."""
+    if set(precisions) != {"fp32"}:
+        raise UsageError(
+            f"precision {', '.join(precisions)}: a static model has one variant, whose table is float16 already. "
+            "Leave --precision out."
+        )
+    loaded = static.load(model)
+    reference = loaded.reference(model, ids)
+    report["skl2onnx_difference"] = fold.cross_check(loaded.head, model.labels, loaded.mean_vectors(ids))
+    table = loaded.table(model)
+    folded = _session_logits(static.graph(table.astype(np.float32), len(model.labels)).SerializeToString(), ids)
+    stages = [parity.compare("scikit-learn -> onnx fp32", reference, folded)]
+    with np.errstate(over="ignore"):  # refused by name in `graph`
+        stored = static.graph(table.astype(np.float16), len(model.labels))
+    onnx_bytes = stored.SerializeToString()
+    session = ModelSession(onnx_bytes)
+    logits = _run(session, ids)
+    tolerance = parity.HALF_TOLERANCE * max(1.0, float(np.abs(folded).max()))
+    stages.append(parity.compare("fp32 -> float16 table", folded, logits, tolerance=tolerance, margin=2 * tolerance))
+    for stage in stages:
+        say(
+            f"{stage.name}: {stage.texts:,} texts, largest difference {stage.max_difference:.1e}, "
+            f"{stage.label_flips} labels changed"
+        )
+    report["stages"] = [stage.as_dict() for stage in stages]
+    report["alone_or_in_batch"] = _check_neighbours(session, ids[:_NEIGHBOUR_TEXTS], logits, exact=True)
+    report["operators"] = operators(stored)
+    report["table"] = {"entries": len(table), "outputs": table.shape[1], "precision": "float16"}
+    say(f"logits alone and in a batch: {report['alone_or_in_batch']}")
+    golden = golden_texts(model.max_length)
+    settings = {**loaded.config, "num_hidden_layers": 0}
+    architecture = next(iter(settings.get("architectures") or [str(settings.get("model_type", "bert")).title()]))
+    files = {
+        **{name: static.compact((model.folder / name).read_bytes()) for name in TOKENIZER_FILES},
+        "config.json": _config_json(settings, architecture, model.labels),
+        "golden.jsonl": _golden_lines(golden, _run(session, model.tokenizer.encode(golden).ids)),
+    }
+    return _finish(model, target, files, {_FP32_FILE: onnx_bytes}, report, notes)
 
 
 def _check_target(target: Path, *, force: bool) -> None:
@@ -337,17 +401,21 @@ def _config(model: TrainedModel, loaded: Any) -> bytes:
     """Return config.json: the encoder's, as a sequence classifier with our labels."""
     config = _encoder_config(model, loaded)
     first, loaded = _first_member(model, loaded)
+    architecture = type(loaded.stages[0].auto_model).__name__ if first.kind == "ridge" else type(loaded).__name__
+    return _config_json(json.loads(config.to_json_string(use_diff=False)), architecture, model.labels)
+
+
+def _config_json(config: dict[str, Any], architecture: str, labels: Sequence[str]) -> bytes:
     settings = {
         key: value
-        for key, value in json.loads(config.to_json_string(use_diff=False)).items()
+        for key, value in config.items()
         if not key.startswith("_") and key not in ("dtype", "torch_dtype", "name_or_path")
     }
-    architecture = type(loaded.stages[0].auto_model).__name__ if first.kind == "ridge" else type(loaded).__name__
     settings["architectures"] = [
         architecture.removesuffix("Model").removesuffix(_ARCHITECTURE_SUFFIX) + _ARCHITECTURE_SUFFIX
     ]
-    settings["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
-    settings["label2id"] = {label: index for index, label in enumerate(model.labels)}
+    settings["id2label"] = {str(index): label for index, label in enumerate(labels)}
+    settings["label2id"] = {label: index for index, label in enumerate(labels)}
     settings["problem_type"] = "single_label_classification"
     settings.pop("num_labels", None)
     return (json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()

@@ -13,6 +13,14 @@ from edgewren.text import TextTokenizer
 
 FORMAT_VERSION = 1
 _MEMBERS = "members"
+WEIGHTS = {
+    "ridge": ("encoder", "head.safetensors"),
+    "lora": ("classifier",),
+    "ensemble": (_MEMBERS,),
+    "static": ("tokens.safetensors", "head.safetensors", "encoder.json"),
+}
+"""What a trained model of each kind must hold beside the tokenizer."""
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -64,8 +72,7 @@ def read_trained_model(path: str | Path) -> TrainedModel:
                 f"{described} has format version {data['format_version']}, expected {FORMAT_VERSION}. Train again."
             )
         kind = data["kind"]
-        weights = {"ridge": ("encoder", "head.safetensors"), "lora": ("classifier",), "ensemble": (_MEMBERS,)}[kind]
-        for name in (*weights, *TOKENIZER_FILES):
+        for name in (*WEIGHTS[kind], *TOKENIZER_FILES):
             if not (folder / name).exists():
                 raise BundleError(f"{folder} lacks {name}: the trained model is incomplete. Train again.")
         rows = _rows(folder / "train.jsonl")

@@ -7,7 +7,9 @@ compute 1.79 times the useful tokens, equal-length batches 1.0.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,58 @@ CUDA_TOKENS_PER_BATCH = 65_536
 64 k 196, 128 k 202, 256 k 197; memory grows with it."""
 
 
+@dataclass(frozen=True)
+class TokenRows:
+    """Token ids of many texts end to end: two arrays, however many texts there are.
+
+    Attributes:
+        ids: int32 [all tokens].
+        bounds: int64 [n + 1]; row i is ids[bounds[i] : bounds[i + 1]], never empty.
+    """
+
+    ids: NDArray[np.int32]
+    bounds: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> TokenRows:
+        """Return the same rows end to end."""
+        bounds = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)), out=bounds[1:])
+        return cls(np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=int(bounds[-1])), bounds)
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per row, int64 [n]."""
+        return np.diff(self.bounds)
+
+    def matrix(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Return these rows, all of one length, as int64 [rows, length]: what a model takes."""
+        starts = self.bounds[rows]
+        length = int(self.bounds[rows[0] + 1] - starts[0])
+        matrix: NDArray[np.int64] = self.ids[starts[:, None] + np.arange(length)].astype(np.int64)
+        return matrix
+
+    def distinct(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return where each distinct row first appears, in that order, and for each row the index of its twin there.
+
+        Keyed on bytes, whose hash Python seeds at random per process: nobody can craft texts that collide.
+        """
+        data = self.ids.tobytes()
+        ends = (self.bounds * self.ids.itemsize).tolist()
+        known: dict[bytes, int] = {}
+        inverse = np.fromiter(
+            (known.setdefault(data[start:end], len(known)) for start, end in itertools.pairwise(ends)),
+            dtype=np.intp,
+            count=len(self),
+        )
+        first = np.zeros(len(known), dtype=np.intp)
+        first[inverse[::-1]] = np.arange(len(self) - 1, -1, -1)  # backwards: the first of equal rows is written last
+        return first, inverse
+
+
 def distinct(rows: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], NDArray[np.intp]]:
     """Return the distinct token rows, in order of first appearance, and for each row the index of its twin there.
 
@@ -30,7 +84,7 @@ def distinct(rows: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], NDArra
     return list(first), inverse
 
 
-def plan(lengths: Sequence[int], tokens_per_batch: int) -> list[NDArray[np.intp]]:
+def plan(lengths: Sequence[int] | NDArray[np.int64], tokens_per_batch: int) -> list[NDArray[np.intp]]:
     """Cut rows into batches of equal length, the longest first.
 
     Args:

@@ -9,19 +9,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from edgewren import bundle_settings, onnx_scan, strict_json, tokenizer_scan
+from edgewren.bundle_folder import MAXIMUM_FILES, SUFFIXES, check_listing, plain_name, read_regular
 from edgewren.device import Device
-from edgewren.errors import BundleError
+from edgewren.errors import (
+    BundleError,
+    BundleFileError,
+    BundleHashError,
+    BundleManifestError,
+    BundleMissingError,
+    BundleModelError,
+    UsageError,
+)
+from edgewren.strict_json import JsonError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAXIMUM_LABELS = 100
+MAXIMUM_LENGTH = 32_768
+KINDS = ("ridge", "lora", "static", "ensemble")
+TOKENIZER = "tokenizer.json"
+CONFIG = "config.json"
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
+_MAXIMUM_VARIANTS = 16
+_MAXIMUM_OTHER_BYTES = 64 * 2**20
+_SIGNED_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class Manifest:
 
     Attributes:
         labels: label names in the order of the model's outputs.
-        kind: "ridge", "lora" or "ensemble".
+        kind: one of `KINDS`.
         max_length: tokens kept of a text, special tokens included.
         normaliser: name of the text normaliser inside tokenizer.json ("none", "http").
         temperature: factor by which logits were multiplied at export (1.0: none).
@@ -91,25 +109,44 @@ class Bundle:
         """SHA-256 of manifest.json: pins the whole bundle, since the manifest pins every other file."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Open a bundle folder and check its manifest and its list of files.
+    def open(
+        cls, path: str | os.PathLike[str], expected_sha256: str | None = None, *, check_files: bool = True
+    ) -> Bundle:
+        """Open a bundle folder; check its manifest, its list of files, and all files but tokenizer and models.
+
+        Args:
+            path: the folder.
+            expected_sha256: SHA-256 that manifest.json must have; pins the whole bundle from outside.
+            check_files: look into files; without, only names and sizes are compared, and `read` does the rest.
 
         Raises:
-            BundleError: no such folder, no manifest, an unknown format version, a bad field, or files that the
-                manifest does not name.
+            BundleError: one of its subclasses: no such folder, no manifest, not the expected one, an unknown format
+                version, a bad field, files missing, damaged, linked, or not named by the manifest.
+            UsageError: expected_sha256 is no SHA-256.
         """
         folder = Path(path)
+        wanted = None if expected_sha256 is None else _wanted(expected_sha256)
         if not folder.is_dir():
-            raise BundleError(f"{folder} is not a folder. Expected a bundle written by 'edgewren export'.")
+            raise BundleMissingError(f"{folder} is not a folder. Expected a bundle written by 'edgewren export'.")
         if (folder / "model.json").is_file() and not (folder / MANIFEST).exists():
-            raise BundleError(
+            raise BundleMissingError(
                 f"{folder} is a trained model, not a bundle. Run: edgewren export {folder} --output BUNDLE"
             )
-        if not (folder / MANIFEST).exists():
-            raise BundleError(f"{folder} has no {MANIFEST}. Expected a folder written by 'edgewren export'.")
-        raw = _read_regular(folder, MANIFEST, _MAXIMUM_MANIFEST_BYTES)
-        bundle = cls(folder, _parse(raw, folder / MANIFEST), hashlib.sha256(raw).hexdigest())
-        bundle._check_listing()
+        if not os.path.lexists(folder / MANIFEST):
+            raise BundleMissingError(f"{folder} has no {MANIFEST}. Expected a folder written by 'edgewren export'.")
+        raw = read_regular(folder / MANIFEST, _MAXIMUM_MANIFEST_BYTES)
+        digest = hashlib.sha256(raw).hexdigest()
+        if wanted is not None and digest != wanted:
+            raise BundleHashError(
+                f"{folder} is another bundle than required: its {MANIFEST} has SHA-256 {digest}, expected {wanted}. "
+                "Get the bundle that was meant."
+            )
+        bundle = cls(folder, _parse(raw, folder / MANIFEST), digest)
+        expected = bundle._expected()
+        check_listing(folder, {MANIFEST: None, **{name: entry.bytes for name, entry in expected.items()}})
+        for name in bundle.manifest.files if check_files else ():
+            if not name.endswith((TOKENIZER, ".onnx")):
+                bundle.read(name)
         return bundle
 
     def runs_on(self, device: Device) -> bool:
@@ -137,81 +174,79 @@ class Bundle:
         )
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one file of the bundle, after comparing size and SHA-256 with the manifest.
+        """Return the bytes of one file of the bundle, after comparing size and SHA-256 with the manifest and looking
+        for anything in them that `edgewren export` does not write. These bytes are what may be used: the file is not
+        opened a second time.
 
         Raises:
-            BundleError: the file is missing, not a regular file, or not the one that the manifest describes.
+            BundleError: one of its subclasses: the file is missing, not a regular file, not the one that the manifest
+                describes, or it holds what no exported file holds.
         """
-        by_file: dict[str, File | Variant] = {v.file: v for v in self.manifest.variants.values()}
-        by_file.update(self.manifest.files)
-        expected = by_file.get(name)
+        expected = self._expected().get(name)
         if expected is None:
-            raise BundleError(f"{self.path / name} is not named in {MANIFEST}.")
-        data = _read_regular(self.path, name, expected.bytes)
+            raise BundleFileError(f"{self.path / name} is not named in {MANIFEST}.")
+        data = read_regular(self.path / name, expected.bytes)
         digest = hashlib.sha256(data).hexdigest()
         if len(data) != expected.bytes or digest != expected.sha256:
-            raise BundleError(
+            raise BundleHashError(
                 f"{self.path / name} is not the file that {MANIFEST} describes: {len(data)} bytes with SHA-256 "
                 f"{digest[:12]}…, expected {expected.bytes} bytes with {expected.sha256[:12]}…. "
                 "The bundle is damaged or was changed: get it again."
             )
+        check_content(name, data, self.manifest.labels, str(self.path / name))
         return data
 
     def names(self) -> list[str]:
         """Return all files of the bundle except the manifest, variants last."""
         return [*self.manifest.files, *(v.file for v in self.manifest.variants.values())]
 
-    def _check_listing(self) -> None:
-        expected = {MANIFEST, *self.names()}
-        folders = {str(parent) for name in expected for parent in PurePosixPath(name).parents if str(parent) != "."}
-        present = set()
-        for entry in sorted(self.path.rglob("*")):
-            name = entry.relative_to(self.path).as_posix()
-            if entry.is_symlink():
-                raise BundleError(f"{entry} is a link. A bundle holds regular files only.")
-            if entry.is_dir():
-                if name not in folders:
-                    raise BundleError(
-                        f"{entry} does not belong to the bundle ({MANIFEST} does not name it). Remove it."
-                    )
-                continue
-            if name not in expected:
-                raise BundleError(f"{entry} does not belong to the bundle ({MANIFEST} does not name it). Remove it.")
-            present.add(name)
-        missing = sorted(expected - present)
-        if missing:
-            raise BundleError(f"{self.path} lacks {', '.join(missing)}. The bundle is incomplete: get it again.")
+    def _expected(self) -> dict[str, File | Variant]:
+        return {**self.manifest.files, **{v.file: v for v in self.manifest.variants.values()}}
 
 
-def _read_regular(folder: Path, name: str, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes, following no link and waiting for no writer of a named pipe."""
-    path = folder / name
-    flags = os.O_RDONLY
-    for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has each
-        flags |= getattr(os, flag, 0)
-    try:
-        descriptor = os.open(path, flags)
-        with os.fdopen(descriptor, "rb") as stream:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise BundleError(f"{path} is not a regular file.")
-            if status.st_size > limit:
-                raise BundleError(f"{path} has {status.st_size} bytes, more than the {limit} expected.")
-            return stream.read(limit + 1)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror or error}. The bundle is incomplete.") from error
+def check_content(name: str, data: bytes, labels: Sequence[str], where: str) -> None:
+    """Refuse whatever `edgewren export` does not write into a file of this name.
+
+    Args:
+        name: the file's name in the bundle.
+        data: its bytes.
+        labels: the bundle's.
+        where: what messages call it.
+
+    Raises:
+        BundleModelError, BundleTokenizerError, BundleSettingsError: something foreign is inside.
+    """
+    if name.endswith(".onnx"):
+        logits = onnx_scan.scan(data, where).outputs.get("logits")
+        if logits is not None and (logits.data_type != onnx_scan.FLOAT or (logits.shape or ())[1:] != (len(labels),)):
+            raise BundleModelError(
+                f"{where} is refused: its logits have type {logits.data_type} and shape {logits.shape}, expected "
+                f"float32 of [batch, {len(labels)}], one for each of the manifest's labels. Export the bundle again."
+            )
+    elif name.endswith(TOKENIZER):
+        tokenizer_scan.scan(data, where)
+    elif name in bundle_settings.NAMES:
+        bundle_settings.check(name, data, labels, where)
+
+
+def _wanted(sha256: str) -> str:
+    wanted = sha256.strip().lower()
+    if len(wanted) != 64 or not set(wanted) <= set("0123456789abcdef"):
+        raise UsageError(f"The required SHA-256 is {sha256!r}, expected 64 hexadecimal digits.")
+    return wanted
 
 
 def _parse(raw: bytes, path: Path) -> Manifest:
     try:
-        data = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not valid JSON: {error}. The bundle is damaged: get it again.") from error
+        data = strict_json.parse(raw)
+        strict_json.check_small(data, depth=24, values=200_000, characters=65_536)
+    except JsonError as error:
+        raise BundleManifestError(f"{path} is refused: {error}. The bundle is damaged: get it again.") from error
     if not isinstance(data, dict):
-        raise BundleError(f"{path} holds a {type(data).__name__}, expected an object.")
+        raise BundleManifestError(f"{path} holds a {type(data).__name__}, expected an object.")
     version = data.get("format_version")
     if version != FORMAT_VERSION:
-        raise BundleError(
+        raise BundleManifestError(
             f"{path} has format version {version!r}; this edgewren reads version {FORMAT_VERSION}. "
             "Export the bundle again, or install the edgewren release that wrote it."
         )
@@ -229,14 +264,18 @@ def _parse(raw: bytes, path: Path) -> Manifest:
     }
     files = {
         check.file(name): File(
-            bytes=check.integer(entry.get("bytes"), f"files.{name}.bytes", 0),
+            bytes=check.integer(entry.get("bytes"), f"files.{name}.bytes", 0, _MAXIMUM_OTHER_BYTES),
             sha256=check.sha256(entry.get("sha256"), f"files.{name}.sha256"),
         )
         for name, entry in check.objects(data.get("files"), "files").items()
     }
-    if not variants:
-        raise check.refusal("variants", {}, "at least one variant")
-    for needed in ("tokenizer.json", "config.json"):
+    if not 1 <= len(variants) <= _MAXIMUM_VARIANTS:
+        raise check.refusal("variants", list(variants), f"1 to {_MAXIMUM_VARIANTS} variants")
+    for variant in variants.values():
+        if not variant.file.endswith(".onnx"):
+            raise check.refusal("a variant's file", variant.file, "a name ending in .onnx")
+    check.distinct_files([*files, *(variant.file for variant in variants.values())])
+    for needed in (TOKENIZER, CONFIG):
         if needed not in files:
             raise check.refusal("files", list(files), f"an entry for {needed}")
     temperature = data.get("temperature")
@@ -244,8 +283,8 @@ def _parse(raw: bytes, path: Path) -> Manifest:
         raise check.refusal("temperature", temperature, "a positive number")
     return Manifest(
         labels=labels,
-        kind=check.choice(data.get("kind"), "kind", ("ridge", "lora", "ensemble")),
-        max_length=check.integer(data.get("max_length"), "max_length", 3),
+        kind=check.choice(data.get("kind"), "kind", KINDS),
+        max_length=check.integer(data.get("max_length"), "max_length", 3, MAXIMUM_LENGTH),
         normaliser=check.name(data.get("normaliser"), "normaliser"),
         temperature=float(temperature),
         variants=variants,
@@ -264,8 +303,8 @@ class _Checker:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def refusal(self, key: str, value: object, expected: str) -> BundleError:
-        return BundleError(f"{self._path}: {key} is {str(value)[:200]!r}, expected {expected}.")
+    def refusal(self, key: str, value: object, expected: str) -> BundleManifestError:
+        return BundleManifestError(f"{self._path}: {key} is {str(value)[:200]!r}, expected {expected}.")
 
     def labels(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list) or not 2 <= len(value) <= MAXIMUM_LABELS:
@@ -273,6 +312,10 @@ class _Checker:
         for label in value:
             if not isinstance(label, str) or not 1 <= len(label) <= 128 or not label.isprintable():
                 raise self.refusal("labels", label, "names of 1 to 128 printable characters")
+            if label[0] in "=@+-" and not _SIGNED_NUMBER.fullmatch(label):
+                raise self.refusal(
+                    "labels", label, "names that no spreadsheet takes for a formula (numbers may have signs)"
+                )
         if len(set(value)) != len(value):
             raise self.refusal("labels", value, "distinct names")
         return tuple(value)
@@ -287,9 +330,9 @@ class _Checker:
             raise self.refusal(key, value, "an object")
         return value
 
-    def integer(self, value: object, key: str, minimum: int) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 2**40:
-            raise self.refusal(key, value, f"an integer of at least {minimum}")
+    def integer(self, value: object, key: str, minimum: int, maximum: int = 2**40) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise self.refusal(key, value, f"an integer from {minimum} to {maximum}")
         return value
 
     def sha256(self, value: object, key: str) -> str:
@@ -308,15 +351,16 @@ class _Checker:
         return value
 
     def file(self, value: object) -> str:
-        pieces = value.split("/") if isinstance(value, str) else []
-        flat = pieces[1:] if pieces[:1] == ["onnx"] else pieces
-        if (
-            not isinstance(value, str)
-            or len(flat) != 1
-            or not flat[0].replace(".", "").replace("_", "").isalnum()
-            or flat[0].startswith(".")
-            or not value.isascii()
-            or value == MANIFEST
-        ):
-            raise self.refusal("a file name", value, "a plain name in the bundle, or onnx/NAME")
+        if not isinstance(value, str) or not plain_name(value) or value == MANIFEST:
+            raise self.refusal(
+                "a file name", value, f"a plain name in the bundle, or onnx/NAME, ending in {', '.join(SUFFIXES)}"
+            )
         return value
+
+    def distinct_files(self, names: Sequence[str]) -> None:
+        if len(names) > MAXIMUM_FILES:
+            raise self.refusal("files", f"{len(names)} names", f"at most {MAXIMUM_FILES}")
+        folded = [name.casefold() for name in names]  # one file on systems that ignore case
+        for name, key in zip(names, folded, strict=True):
+            if folded.count(key) > 1:
+                raise self.refusal("a file name", name, "a name that occurs once")

@@ -9,8 +9,6 @@ import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +19,7 @@ from edgewren.bundle import Bundle
 from edgewren.device import choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
 from edgewren.probabilities import softmax
+from edgewren.scheduling import Scheduler, Scores
 from edgewren.session import ModelSession
 from edgewren.text import TextTokenizer
 
@@ -29,8 +28,13 @@ logger = logging.getLogger(__name__)
 WINDOW_ROWS = 8192
 """Texts tokenised, de-duplicated and scheduled together: enough to fill every length bucket, small in memory."""
 
-_CUDA_WINDOW_ROWS = 131_072
-"""The same for one call on CUDA, whose batches are a hundred times as large."""
+CUDA_WINDOW_ROWS = 131_072
+"""The same on CUDA, whose batches are a hundred times as large."""
+
+_CUDA_HELPERS = 2
+"""Threads beside the calling one on CUDA: one feeds the device, one tokenises ahead, one reads and hands out."""
+
+__all__ = ["CUDA_WINDOW_ROWS", "WINDOW_ROWS", "Classifier", "Prediction", "Scores"]
 
 
 class Prediction(NamedTuple):
@@ -39,25 +43,6 @@ class Prediction(NamedTuple):
     label: str
     score: float
     scores: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Everything known about a list of scored texts, in their order.
-
-    Attributes:
-        logits: float32 [n, labels].
-        truncated: bool [n], texts of which tokens were cut at max_length.
-        repaired: bool [n], texts that were not valid Unicode (lone surrogates) and were mended.
-        distinct: number of distinct token rows that were computed.
-        tokens: number of tokens that were computed.
-    """
-
-    logits: NDArray[np.float32]
-    truncated: NDArray[np.bool_]
-    repaired: NDArray[np.bool_]
-    distinct: int
-    tokens: int
 
 
 class Classifier:
@@ -80,8 +65,15 @@ class Classifier:
         self.variant = variant
         self.threads = threads
         self._session = session
-        self._tokenizer = TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length)
-        self._tokens_per_batch = batching.CUDA_TOKENS_PER_BATCH if device == "cuda" else batching.CPU_TOKENS_PER_BATCH
+        on_cuda = device == "cuda"
+        self._scheduler = Scheduler(
+            TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length),
+            session,
+            width=len(self.labels),
+            threads=threads,
+            tokens_per_batch=batching.CUDA_TOKENS_PER_BATCH if on_cuda else batching.CPU_TOKENS_PER_BATCH,
+            helpers=_CUDA_HELPERS if on_cuda else None,
+        )
 
     @classmethod
     def load(
@@ -91,6 +83,7 @@ class Classifier:
         device: str = "auto",
         threads: int | None = None,
         variant: str | None = None,
+        expected_sha256: str | None = None,
     ) -> Classifier:
         """Load a bundle from a local folder. Never uses the network.
 
@@ -99,6 +92,7 @@ class Classifier:
             device: "auto" (CUDA where it works, else CPU; logs its choice), "cpu" or "cuda".
             threads: parallel computations; default: all CPU cores granted to this process.
             variant: name of a variant in the bundle; default: the best for the device.
+            expected_sha256: SHA-256 that the bundle's manifest.json must have: pins all of it.
 
         Raises:
             BundleError: the folder is not a complete, undamaged bundle.
@@ -108,7 +102,7 @@ class Classifier:
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1, or None for all granted cores.")
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, expected_sha256)
         chosen_device = choose_device(device)
         if device == "auto" and variant is None and not bundle.runs_on(chosen_device):
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
@@ -139,17 +133,42 @@ class Classifier:
         logits = self.score(texts).logits / np.float32(self.bundle.manifest.temperature)
         return logits[:, 1] - logits[:, 0] if len(self.labels) == 2 else logits
 
-    def stream(self, texts: Iterable[str], *, window: int = WINDOW_ROWS) -> Iterator[Prediction]:
-        """Yield one `Prediction` per text, in order, in constant memory: `window` texts are read ahead at a time."""
+    def stream(self, texts: Iterable[str], *, window: int | None = None) -> Iterator[Prediction]:
+        """Yield one `Prediction` per text, in order, in constant memory.
+
+        Args:
+            texts: any iterable of str, endless ones too; it is read in the thread that asks for predictions.
+            window: texts taken together; default 8,192 (131,072 on CUDA). The next two windows are read while one is
+                computed. One that fits into a single batch (a few texts) is answered before more is read: `window=1`
+                suits a conversation.
+
+        Raises:
+            TypeError: `texts` is a single str, or an item is not a str (its index is named).
+            UsageError: window is below 1.
+        """
         if isinstance(texts, str):
             raise TypeError("texts is a single str; pass an iterable of texts, for example [text].")
-        if window < 1:
+        if window is not None and window < 1:
             raise UsageError(f"window is {window}, expected at least 1.")
-        source = iter(texts)
-        while chunk := list(itertools.islice(source, window)):
-            logits = self.score(chunk).logits
-            for row, best in zip(softmax(logits).tolist(), logits.argmax(axis=1).tolist(), strict=True):
-                yield Prediction(self.labels[best], row[best], tuple(row))
+        return self._predictions(_cut(texts, window or self.window_rows))
+
+    def _predictions(self, windows: Iterator[list[str]]) -> Iterator[Prediction]:
+        for scores in self._scheduler.scores(windows):
+            best = scores.logits.argmax(axis=1).tolist()
+            for row, index in zip(softmax(scores.logits).tolist(), best, strict=True):
+                yield Prediction(self.labels[index], row[index], tuple(row))
+
+    def score_windows(self, windows: Iterable[Sequence[str]]) -> Iterator[Scores]:
+        """Yield one `Scores` per window of texts, in order: `score` for those who have their texts in pieces.
+
+        While one window is computed, the next two are taken from `windows` (in the calling thread) and tokenised.
+        Windows of `window_rows` texts fill every batch; a window's size changes no result. What `windows` raises comes
+        out after the results of the windows before it; closing the iterator drops the rest.
+
+        Raises:
+            TypeError: a window is a single str, or an item is not a str (its place is named).
+        """
+        return self._scheduler.scores(_checked_windows(windows))
 
     def score(self, texts: Sequence[str]) -> Scores:
         """Return logits and per-text facts; `predict` and its sisters are views of this.
@@ -161,42 +180,22 @@ class Classifier:
         Raises:
             TypeError: `texts` is a single str, or an item is not a str (its index is named).
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is a single str; pass a list of texts, for example [text].")
-        rows = list(texts)
-        for index, text in enumerate(rows):
-            if not isinstance(text, str):
-                raise TypeError(f"texts[{index}] is {type(text).__name__} ({text!r:.80}), expected str.")
-        window = _CUDA_WINDOW_ROWS if self.device == "cuda" else WINDOW_ROWS
-        parts = [self._score_window(rows[start : start + window]) for start in range(0, len(rows), window)]
-        if len(parts) == 1:
-            return parts[0]
+        rows = _checked(texts)
+        if len(rows) <= self.window_rows:
+            return self._scheduler.score(rows)
+        parts = list(self._scheduler.scores(_cut(rows, self.window_rows)))
         return Scores(
-            logits=_joined([part.logits for part in parts], np.empty((0, len(self.labels)), np.float32)),
-            truncated=_joined([part.truncated for part in parts], np.empty(0, np.bool_)),
-            repaired=_joined([part.repaired for part in parts], np.empty(0, np.bool_)),
+            logits=np.concatenate([part.logits for part in parts]),
+            truncated=np.concatenate([part.truncated for part in parts]),
+            repaired=np.concatenate([part.repaired for part in parts]),
             distinct=sum(part.distinct for part in parts),
             tokens=sum(part.tokens for part in parts),
         )
 
-    def _score_window(self, texts: list[str]) -> Scores:
-        tokens = self._tokenizer.encode(texts)
-        rows, inverse = batching.distinct(tokens.ids)
-        lengths = [len(row) for row in rows]
-        logits = np.empty((len(rows), len(self.labels)), dtype=np.float32)
-
-        def compute(batch: NDArray[np.intp]) -> None:
-            logits[batch] = self._session.run(np.array([rows[index] for index in batch], dtype=np.int64))
-
-        batches = batching.plan(lengths, self._tokens_per_batch)
-        if self.threads == 1 or len(batches) == 1:
-            for batch in batches:
-                compute(batch)
-        else:
-            with ThreadPoolExecutor(min(self.threads, len(batches)), thread_name_prefix="edgewren") as pool:
-                for _ in pool.map(compute, batches):
-                    pass
-        return Scores(logits[inverse], tokens.truncated, tokens.repaired, distinct=len(rows), tokens=sum(lengths))
+    @property
+    def window_rows(self) -> int:
+        """Texts that are best tokenised, de-duplicated and scheduled together on this device."""
+        return CUDA_WINDOW_ROWS if self.device == "cuda" else WINDOW_ROWS
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reload, (str(self.bundle.path.absolute()), self.bundle.sha256, self.device, self.threads, self.variant)
@@ -208,8 +207,29 @@ class Classifier:
         )
 
 
-def _joined(parts: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else empty
+def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:
+    """Return a list of these texts, after making sure that they are texts."""
+    if isinstance(texts, str):
+        raise TypeError(f"{place} is a single str; pass a list of texts, for example [text].")
+    rows = list(texts)
+    if not set(map(type, rows)) <= {str}:
+        for index, text in enumerate(rows, start):
+            if not isinstance(text, str):
+                raise TypeError(f"{place}[{index}] is {type(text).__name__} ({text!r:.80}), expected str.")
+    return rows
+
+
+def _cut(texts: Iterable[str], window: int) -> Iterator[list[str]]:
+    source = iter(texts)
+    start = 0
+    while chunk := list(itertools.islice(source, window)):
+        yield _checked(chunk, start=start)
+        start += len(chunk)
+
+
+def _checked_windows(windows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+    for index, window in enumerate(windows):
+        yield _checked(window, f"windows[{index}]")
 
 
 def _reload(path: str, sha256: str, device: str, threads: int, variant: str) -> Classifier:

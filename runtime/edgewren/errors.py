@@ -38,6 +38,34 @@ class BundleError(EdgewrenError, ValueError):
     exit_code = 3
 
 
+class BundleMissingError(BundleError, FileNotFoundError):
+    """The folder, or a file that its manifest names, is not there."""
+
+
+class BundleFileError(BundleError, OSError):
+    """A file of the bundle is one too many, a link, not a regular file, or cannot be read."""
+
+
+class BundleHashError(BundleError):
+    """A file is not the one that the manifest describes, or the manifest not the one that was required."""
+
+
+class BundleManifestError(BundleError):
+    """manifest.json is not what this version of edgewren reads."""
+
+
+class BundleModelError(BundleError):
+    """An ONNX file holds something that no exported model holds, or onnxruntime refuses it."""
+
+
+class BundleTokenizerError(BundleError):
+    """tokenizer.json holds something that no exported tokenizer holds."""
+
+
+class BundleSettingsError(BundleError):
+    """config.json, or another of the small JSON files, is damaged or contradicts the manifest."""
+
+
 class ParityError(BundleError):
     """Two stages that must agree do not: the export is refused."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.device import Device, import_onnxruntime
-from edgewren.errors import BundleError, DeviceError
+from edgewren.errors import BundleModelError, DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ModelSession:
             caller with several (+9 % at batches of 8 tweets, measured on 2 cores).
 
     Raises:
-        BundleError: onnxruntime cannot load the bytes, or inputs and outputs are not a text classifier's.
+        BundleModelError: onnxruntime cannot load the bytes, or inputs and outputs are not a text classifier's.
         DeviceError: the CUDA provider did not start.
     """
 
@@ -60,7 +60,7 @@ class ModelSession:
                 model, options, providers=_PROVIDERS[device], disabled_optimizers=DISABLED_OPTIMIZERS[device]
             )
         except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
-            raise BundleError(
+            raise BundleModelError(
                 f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
             ) from error
         # Only the session itself tells which provider really started; the list of available ones does not.
@@ -74,7 +74,7 @@ class ModelSession:
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         outputs = self._session.get_outputs()
         if not {"input_ids"} <= set(self.inputs) <= _KNOWN_INPUTS or [node.name for node in outputs] != ["logits"]:
-            raise BundleError(
+            raise BundleModelError(
                 f"The model has inputs {list(self.inputs)} and outputs {[node.name for node in outputs]}. "
                 "Expected input_ids, attention_mask and optionally token_type_ids, and one output 'logits'."
             )
@@ -82,6 +82,22 @@ class ModelSession:
         self.outputs: int | None = width if isinstance(width, int) else None
 
     def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return logits, float32 [batch, labels], of token rows of equal length, int64 [batch, sequence]."""
-        logits: NDArray[np.float32] = self._session.run(["logits"], feed(input_ids, self.inputs))[0]
+        """Return logits, float32 [batch, labels], of token rows of equal length, int64 [batch, sequence].
+
+        Raises:
+            BundleModelError: the model fails, or makes something else than logits.
+        """
+        try:
+            logits: NDArray[np.float32] = self._session.run(["logits"], feed(input_ids, self.inputs))[0]
+        except Exception as error:  # as above
+            raise BundleModelError(
+                f"the model fails on {input_ids.shape[0]} texts of {input_ids.shape[1]} tokens: {error}. "
+                "Export the bundle again."
+            ) from error
+        # onnxruntime only warns where a result has not the shape that the model declares.
+        if logits.shape != (len(input_ids), self.outputs or logits.shape[-1]) or logits.dtype != np.float32:
+            raise BundleModelError(
+                f"the model makes {logits.dtype} logits of shape {logits.shape} for {len(input_ids)} texts, expected "
+                f"float32 of ({len(input_ids)}, {self.outputs or 'labels'}). Export the bundle again."
+            )
         return logits

@@ -6,14 +6,17 @@ differ: all three come through here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgewren.errors import BundleError
+from edgewren.batching import TokenRows
+from edgewren.errors import BundleTokenizerError
 
 CHARACTERS_PER_TOKEN = 250
 """Texts are cut at max_length times this many characters before tokenising: no vocabulary entry is longer on average,
@@ -25,14 +28,20 @@ class Tokens:
     """Token ids of a list of texts, in their order.
 
     Attributes:
-        ids: one non-empty list of ids per text, special tokens included, at most max_length long.
+        rows: ids of each text, special tokens included, at least one and at most max_length.
         truncated: bool [n], texts of which tokens were cut off.
         repaired: bool [n], texts that held lone surrogates (not valid Unicode), replaced by U+FFFD.
     """
 
-    ids: list[list[int]]
+    rows: TokenRows
     truncated: NDArray[np.bool_]
     repaired: NDArray[np.bool_]
+
+    @cached_property
+    def ids(self) -> list[list[int]]:
+        """The same ids as one list per text, for those who train and export."""
+        ids, ends = self.rows.ids.tolist(), self.rows.bounds.tolist()
+        return [ids[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def repair(text: str) -> str:
@@ -48,17 +57,17 @@ class TextTokenizer:
         max_length: tokens kept of a text, special tokens included; at least 3.
 
     Raises:
-        BundleError: the bytes are not a tokenizer, or max_length leaves no room for text.
+        BundleTokenizerError: the bytes are not a tokenizer, or max_length leaves no room for text.
     """
 
     def __init__(self, tokenizer_json: bytes, max_length: int) -> None:
         try:
             tokenizer = Tokenizer.from_buffer(tokenizer_json)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise BundleError(f"tokenizer.json cannot be read: {error}. Export the bundle again.") from error
-        special = tokenizer.num_special_tokens_to_add(False)
+            special = tokenizer.num_special_tokens_to_add(False)
+        except BaseException as error:
+            raise _refusal("cannot be read", error) from error
         if max_length <= special:
-            raise BundleError(f"max_length {max_length} leaves no room beside {special} special tokens.")
+            raise BundleTokenizerError(f"max_length {max_length} leaves no room beside {special} special tokens.")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
@@ -68,23 +77,37 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Tokenise texts. Never fails on any string; truncation and repairs are reported per text."""
-        limit = self.max_length * CHARACTERS_PER_TOKEN
-        truncated = np.zeros(len(texts), dtype=np.bool_)
-        repaired = np.zeros(len(texts), dtype=np.bool_)
+        count = len(texts)
+        truncated = np.zeros(count, dtype=np.bool_)
+        repaired = np.zeros(count, dtype=np.bool_)
         prepared = list(texts)
-        for row, text in enumerate(texts):
-            if len(text) > limit:
-                prepared[row] = text[:limit]
-                truncated[row] = True
+        limit = self.max_length * CHARACTERS_PER_TOKEN
+        if max(map(len, prepared), default=0) > limit:
+            for row, text in enumerate(prepared):
+                if len(text) > limit:
+                    prepared[row] = text[:limit]
+                    truncated[row] = True
+        for row, text in enumerate(prepared):
             if not text.isascii():
                 try:
-                    prepared[row].encode()
+                    text.encode()
                 except UnicodeEncodeError:
-                    prepared[row] = repair(prepared[row])
+                    prepared[row] = repair(text)
                     repaired[row] = True
-        encodings = self._tokenizer.encode_batch_fast(prepared)
-        ids = [encoding.ids or [self._empty] for encoding in encodings]
-        for row, row_ids in enumerate(ids):
-            if len(row_ids) == self.max_length and encodings[row].overflowing:
+        try:
+            # Also for one text: without the offsets that `encode` computes it takes a fifth less time.
+            encodings = self._tokenizer.encode_batch_fast(prepared)
+        except BaseException as error:
+            raise _refusal("fails on a text", error) from error
+        rows = TokenRows.of([encoding.ids or [self._empty] for encoding in encodings])
+        for row in np.flatnonzero(rows.lengths == self.max_length).tolist():
+            if encodings[row].overflowing:
                 truncated[row] = True
-        return Tokens(ids, truncated, repaired)
+        return Tokens(rows, truncated, repaired)
+
+
+def _refusal(what: str, error: BaseException) -> BaseException:
+    """Return what to raise for an error of the Rust library: it raises bare Exception, and its panics not even that."""
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        return BundleTokenizerError(f"tokenizer.json {what}: {error}. Export the bundle again.")
+    return error  # KeyboardInterrupt and its like

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.bundle import Bundle
+from edgewren import onnx_scan, tokenizer_scan
+from edgewren.bundle import CONFIG, TOKENIZER, Bundle
 from edgewren.classifier import Classifier
 from edgewren.device import choose_device
-from edgewren.errors import BundleError, DeviceError, UsageError
+from edgewren.errors import BundleError, DeviceError
 
 GOLDEN = "golden.jsonl"
 
@@ -61,12 +62,14 @@ class Verification:
     Attributes:
         sha256: of manifest.json.
         files: files compared with the manifest.
+        checks: what was looked for and not found, in words.
         replays: one per variant.
         failures: everything that did not agree, in words; empty if all is well.
     """
 
     sha256: str
     files: int
+    checks: tuple[str, ...]
     replays: tuple[Replay, ...]
     failures: tuple[str, ...]
 
@@ -98,20 +101,15 @@ def verify(path: str | os.PathLike[str], *, require_sha256: str | None = None) -
         UsageError: require_sha256 is not a SHA-256.
         MissingDependencyError: onnxruntime is not installed.
     """
-    bundle = Bundle.open(path)
-    if require_sha256 is not None:
-        wanted = require_sha256.strip().lower()
-        if len(wanted) != 64 or not set(wanted) <= set("0123456789abcdef"):
-            raise UsageError(f"The required SHA-256 is {require_sha256!r}, expected 64 hexadecimal digits.")
-        if wanted != bundle.sha256:
-            raise BundleError(
-                f"{bundle.path} is another bundle than required: its manifest has SHA-256 {bundle.sha256}, expected "
-                f"{wanted}. Get the bundle that was meant."
-            )
+    bundle = Bundle.open(path, require_sha256, check_files=False)
     failures: list[str] = []
+    checks = [
+        "nothing but these files lies in the folder: no links, no other names",
+        f"{len(bundle.manifest.labels)} labels: distinct, printable, no formulas",
+    ]
     for name in bundle.names():
         try:
-            bundle.read(name)
+            checks += _look(name, bundle.read(name))
         except BundleError as error:
             failures.append(str(error).rstrip("."))
     replays: list[Replay] = []
@@ -127,7 +125,25 @@ def verify(path: str | os.PathLike[str], *, require_sha256: str | None = None) -
         for replay in replays
         if not replay.ok
     ]
-    return Verification(bundle.sha256, len(bundle.names()), tuple(replays), tuple(failures))
+    return Verification(bundle.sha256, len(bundle.names()), tuple(checks), tuple(replays), tuple(failures))
+
+
+def _look(name: str, data: bytes) -> list[str]:
+    """Say what `Bundle.read` looked for in a file that passed."""
+    if name.endswith(".onnx"):
+        model = onnx_scan.scan(data, name)
+        return [
+            (
+                f"{name}: {sum(model.operators.values())} operators of {len(model.operators)} types, all on the list; "
+                f"{model.tensors} tensors as large as declared; no files, domains, sub-graphs, functions, metadata"
+            )
+        ]
+    if name.endswith(TOKENIZER):
+        tokenizer = tokenizer_scan.scan(data, name)
+        return [f"{name}: {tokenizer.model} with {tokenizer.tokens:,} tokens, known steps and regular expressions only"]
+    if name == CONFIG:
+        return [f"{name}: the manifest's labels, no code for others to run"]
+    return []
 
 
 def golden_texts(path: str | os.PathLike[str]) -> list[str]:

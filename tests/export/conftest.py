@@ -16,6 +16,7 @@ from edgewren_export.pipeline import export
 from edgewren_export.trained_model import TrainedModel, read_trained_model
 from edgewren_train.lora import LoraRecipe
 from edgewren_train.runs import run_lora, run_ridge
+from edgewren_train.static_run import run_static
 
 LORA = LoraRecipe(epochs=1, batch_size=16, learning_rate=1e-2, precision="fp32", max_length=24)
 
@@ -37,6 +38,9 @@ def train_model(tmp_path_factory) -> Callable[..., Path]:
         if recipe == "ridge":
             source = tiny_models.sentence_transformer(folder / "encoder", architecture, **encoder)
             run_ridge(data, folder / "model", encoder_spec=str(source), max_length=24, folds=0, normaliser="http")
+        elif recipe == "static":
+            source = tiny_models.sentence_transformer(folder / "encoder", architecture, **encoder)
+            run_static(data, folder / "model", encoder_spec=str(source), max_length=24, folds=0)
         else:
             source = tiny_models.encoder(folder / "encoder", architecture, **encoder)
             run_lora(data, folder / "model", encoder_spec=str(source), recipe=LORA)

@@ -154,7 +154,7 @@ def test_stream_equals_predict(classifier, texts):
     assert all(prediction.score == max(prediction.scores) for prediction in found)
 
 
-def test_stream_reads_only_a_window_ahead(classifier):
+def test_a_small_window_is_answered_before_more_is_read(classifier):
     taken = itertools.count()
     endless = (f"good {next(taken)}" for _ in itertools.count())
     stream = classifier.stream(endless, window=4)

@@ -25,11 +25,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     train = subparsers.add_parser(
         "train",
         help="train a classifier on a labelled file",
-        description="Train a text classifier on your own labels, in one of two ways.",
+        description="Train a text classifier on your own labels, in one of three ways.",
         epilog="example:\n  edgewren train ridge tweets.csv --label-column bias --output models/bias-ridge",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    recipes = train.add_subparsers(dest="recipe", required=True, metavar="ridge|lora")
+    recipes = train.add_subparsers(dest="recipe", required=True, metavar="ridge|lora|static")
     ridge = recipes.add_parser(
         "ridge",
         help="ridge on sentence embeddings: seconds on a CPU",
@@ -38,15 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="example:\n  edgewren train ridge tweets.csv --label-column bias --test held_out.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_common(ridge)
-    ridge.add_argument(
-        "--alphas",
-        default="wide",
-        metavar="wide|classic|A,B,…",
-        help="regularisation strengths: wide (1e-3 … 1e6, extended while the best is on an edge; default), classic "
-        "(the six values 1e-3 … 100 of published notebooks, as they are), or your own list",
-    )
-    ridge.add_argument("--folds", type=int, default=10, metavar="N", help="folds of the cross-validated score; 0: none")
+    add_common(ridge)
+    add_ridge_options(ridge)
     ridge.add_argument(
         "--no-calibration", action="store_true", help="leave scores as they come; default: a temperature from the folds"
     )
@@ -60,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="example:\n  edgewren train lora tweets.csv --label-column bias --epochs 15 --test held_out.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_common(lora)
+    add_common(lora)
     lora.add_argument("--rank", type=int, default=8, metavar="R", help="rank of the adapters (default: 8)")
     lora.add_argument(
         "--alpha", type=int, default=16, metavar="A", help="adapters are scaled by alpha/rank (default: 16)"
@@ -93,8 +86,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     lora.add_argument("--max-steps", type=int, default=None, metavar="N", help="stop after N steps (for timing)")
     lora.set_defaults(run=_run_lora, extra="train")
 
+    from edgewren_train import static_command
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+    static_command.add_parser(recipes)
+
+
+def add_ridge_options(parser: argparse.ArgumentParser) -> None:
+    """Add what everything with a ridge head takes."""
+    parser.add_argument(
+        "--alphas",
+        default="wide",
+        metavar="wide|classic|A,B,…",
+        help="regularisation strengths: wide (1e-3 … 1e6, extended while the best is on an edge; default), classic "
+        "(the six values 1e-3 … 100 of published notebooks, as they are), or your own list",
+    )
+    parser.add_argument(
+        "--folds", type=int, default=10, metavar="N", help="folds of the cross-validated score; 0: none"
+    )
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "train", metavar="TRAIN", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels"
     )
@@ -132,10 +143,10 @@ def _run_ridge(args: argparse.Namespace) -> int:
     from edgewren_train.embedding import default_cache
     from edgewren_train.runs import run_ridge
 
-    alphas, extend = _alphas(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
+    alphas, extend = alpha_grid(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
     if args.folds < 0 or args.folds == 1:
         raise UsageError(f"--folds is {args.folds}, expected 0 (none) or at least 2.")
-    data, test, output = _prepare(args)
+    data, test, output = prepare(args)
     summary = run_ridge(
         data,
         output,
@@ -150,10 +161,10 @@ def _run_ridge(args: argparse.Namespace) -> int:
         seed=args.seed,
         device=_torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
-        say=_say,
-        progress=_bar,
+        say=say,
+        progress=bar,
     )
-    _print(summary, as_json=args.json)
+    print_summary(summary, as_json=args.json)
     return 0
 
 
@@ -178,7 +189,7 @@ def _run_lora(args: argparse.Namespace) -> int:
         padding=args.padding,
         maximum_steps=args.max_steps,
     )
-    data, test, output = _prepare(args)
+    data, test, output = prepare(args)
     summary = run_lora(
         data,
         output,
@@ -188,14 +199,14 @@ def _run_lora(args: argparse.Namespace) -> int:
         split=split,
         test=test,
         device=_torch_device(args.device),
-        say=_say,
+        say=say,
         show_progress=sys.stderr.isatty(),
     )
-    _print(summary, as_json=args.json)
+    print_summary(summary, as_json=args.json)
     return 0
 
 
-def _prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | None, Path]:
+def prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | None, Path]:
     """Read and check everything that can be refused, before anything takes time."""
     from edgewren.archive.labelled import read_labelled
     from edgewren_train.model import check_output
@@ -216,14 +227,14 @@ def _prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | N
     data = read(args.train, _MINIMUM_ROWS_PER_LABEL)
     if data.contradictions:
         text, rows = data.contradictions[0]
-        _say(
+        say(
             f"warning: {len(data.contradictions)} text(s) occur with different labels, for example rows "
             f"{', '.join(map(str, rows))}: {text[:60]!r}"
         )
     return data, read(args.test, 1) if args.test else None, output
 
 
-def _alphas(spec: str, wide: tuple[float, ...], classic: tuple[float, ...]) -> tuple[tuple[float, ...], bool]:
+def alpha_grid(spec: str, wide: tuple[float, ...], classic: tuple[float, ...]) -> tuple[tuple[float, ...], bool]:
     if spec == "wide":
         return wide, True
     if spec == "classic":
@@ -246,24 +257,24 @@ def _torch_device(requested: str) -> str:
     return "cpu"
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201  the command line speaks to people on stderr
 
 
-def _bar(total: int, title: str) -> Callable[[int], None]:
+def bar(total: int, title: str) -> Callable[[int], None]:
     from tqdm import tqdm
 
-    bar = tqdm(total=total, desc=title, unit=" texts", disable=not sys.stderr.isatty(), file=sys.stderr)
+    shown = tqdm(total=total, desc=title, unit=" texts", disable=not sys.stderr.isatty(), file=sys.stderr)
 
     def advance(count: int) -> None:
-        bar.update(count)
-        if bar.n >= total:
-            bar.close()
+        shown.update(count)
+        if shown.n >= total:
+            shown.close()
 
     return advance
 
 
-def _print(summary: Summary, *, as_json: bool) -> None:
+def print_summary(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary.as_dict(), ensure_ascii=False))  # noqa: T201
         return

@@ -3,7 +3,9 @@
 model.json                what it is: kind, labels, max length, normaliser, encoder, training, evaluation
 tokenizer.json …          clean tokenizer files, the normaliser inside
 encoder/                  ridge: the sentence-transformers model
-head.safetensors          ridge: mean, scale, coef, intercept (float64)
+head.safetensors          ridge, static: mean, scale, coef, intercept (float64)
+tokens.safetensors        static: the vector of each vocabulary entry (float32); encoder.json: the encoder's config.json
+distilled.safetensors     static, where it was distilled: scale, coef, intercept (float64)
 classifier/               lora: the merged transformers model
 train.jsonl               the training texts and labels: export proves itself on them; they never enter a bundle
 out_of_fold.jsonl         logits of training rows by models that were not trained on them, where such were made
@@ -20,7 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgewren.errors import InvariantError, OutputError, UsageError
+from edgewren_train.distillation import Distilled
 from edgewren_train.encoders import TokenizerFiles
 from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.ridge import RidgeHead
@@ -79,17 +85,40 @@ def save_ridge(
     out_of_fold: OutOfFold | None = None,
 ) -> None:
     """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels."""
-    import numpy as np
-    from safetensors.numpy import load_file, save_file
 
     def write(target: Path) -> None:
         encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
-        tensors = {"mean": head.mean, "scale": head.scale, "coef": head.coef, "intercept": head.intercept}
-        # safetensors 0.8 writes memory as it lies; scikit-learn's multi-class coef_ lies in columns.
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, target / "head.safetensors")
-        kept = load_file(target / "head.safetensors")
-        if any(not np.array_equal(kept[name], value) for name, value in tensors.items()):
-            raise InvariantError("head.safetensors does not hold the head that was trained. Please report this.")
+        _write_tensors(target / "head.safetensors", _head_tensors(head))
+
+    _save(folder, description, files, rows, out_of_fold, write)
+
+
+def save_static(
+    folder: Path,
+    description: Description,
+    files: TokenizerFiles,
+    encoder_config: str,
+    vectors: NDArray[np.float32],
+    head: RidgeHead,
+    distilled: Distilled | None,
+    rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None = None,
+) -> None:
+    """Write a static model. `encoder_config` is the encoder's config.json, `vectors` one row per vocabulary entry."""
+
+    def write(target: Path) -> None:
+        (target / "encoder.json").write_text(encoder_config, encoding="utf-8")
+        _write_tensors(target / "tokens.safetensors", {"vectors": vectors})
+        _write_tensors(target / "head.safetensors", _head_tensors(head))
+        if distilled is not None:
+            _write_tensors(
+                target / "distilled.safetensors",
+                {
+                    "scale": np.array([distilled.scale]),
+                    "coef": distilled.coef,
+                    "intercept": distilled.intercept,
+                },
+            )
 
     _save(folder, description, files, rows, out_of_fold, write)
 
@@ -108,6 +137,20 @@ def save_lora(
         model.save_pretrained(target / "classifier", safe_serialization=True)
 
     _save(folder, description, files, rows, out_of_fold, write)
+
+
+def _head_tensors(head: RidgeHead) -> dict[str, NDArray[Any]]:
+    return {"mean": head.mean, "scale": head.scale, "coef": head.coef, "intercept": head.intercept}
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    # safetensors 0.8 writes memory as it lies; scikit-learn's multi-class coef_ lies in columns.
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    kept = load_file(path)
+    if any(not np.array_equal(kept[name], value) for name, value in tensors.items()):
+        raise InvariantError(f"{path.name} does not hold what was trained. Please report this.")
 
 
 def _save(

@@ -101,7 +101,7 @@ def run_ridge(
     start = time.perf_counter()
     head = ridge.fit(features, data.labels, alphas=alphas, extend=extend)
     fit_s = time.perf_counter() - start
-    say(_alpha_report(head))
+    say(alpha_report(head))
     if test is not None:
         predicted = head.predict(embedded(test.texts, "embedding test file"), data.classes)
         evaluations["test file"] = evaluate(test.labels, predicted, data.classes, seed=seed)
@@ -109,7 +109,7 @@ def run_ridge(
         predicted = head.predict(features, data.classes)
         evaluations["training rows (optimistic)"] = evaluate(data.labels, predicted, data.classes, seed=seed)
     training = {
-        **_data_facts(data, test),
+        **data_facts(data, test),
         "recipe": "ridge",
         "seed": seed,
         "alpha": head.alpha,
@@ -120,7 +120,7 @@ def run_ridge(
         "embedding_seconds": round(embedding_s, 3),
         "fit_seconds": round(fit_s, 3),
         "calibration": account,
-        "libraries": _libraries(),
+        "libraries": library_versions(),
     }
     description = Description(
         kind="ridge",
@@ -191,7 +191,7 @@ def run_lora(
     evaluations[where] = evaluated(after)
     _warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
     training = {
-        **_data_facts(data, test),
+        **data_facts(data, test),
         **{key: value for key, value in asdict(recipe).items() if value is not None},
         "recipe": "lora",
         "target_modules": list(result.target_modules),
@@ -203,7 +203,7 @@ def run_lora(
         "loss_per_epoch": [round(value, 6) for value in result.loss],
         "merge_difference": result.merge_difference,
         "calibration": account,
-        "libraries": _libraries(),
+        "libraries": library_versions(),
     }
     description = Description(
         kind="lora",
@@ -250,7 +250,7 @@ def _warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Sa
         say(f"warning: the model answers {predicted[0]!r} to every text. {remedy}")
 
 
-def _alpha_report(head: ridge.RidgeHead) -> str:
+def alpha_report(head: ridge.RidgeHead) -> str:
     cells = [f"{alpha:>9.4g} {score:.4f}" for alpha, score in zip(head.alphas, head.scores, strict=True)]
     rows = ["  " + "  ".join(cells[start : start + 6]) for start in range(0, len(cells), 6)]
     note = ""
@@ -262,7 +262,7 @@ def _alpha_report(head: ridge.RidgeHead) -> str:
     return "\n".join([title, *rows, f"chosen alpha: {head.alpha:g}{note}"])
 
 
-def _data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, Any]:
+def data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "data": {"file": Path(data.path).name, "sha256": data.sha256, "rows": len(data.texts)},
         "texts_sha256": hashlib.sha256(json.dumps([data.texts, data.labels]).encode()).hexdigest(),
@@ -273,7 +273,7 @@ def _data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, An
     return facts
 
 
-def _libraries() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     versions = {"edgewren": edgewren.__version__}
     for name in _LIBRARIES:
         try:

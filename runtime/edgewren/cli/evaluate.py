@@ -55,9 +55,11 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
     models: list[Classifier] = []
     predictions: list[list[str]] = []
-    for path, variant in ((args.model, args.variant), (args.against, None)):
+    for path, variant, sha256 in ((args.model, args.variant, args.require_sha256), (args.against, None, None)):
         if path is not None:
-            models.append(Classifier.load(path, device=args.device, threads=args.threads, variant=variant))
+            models.append(
+                Classifier.load(path, device=args.device, threads=args.threads, variant=variant, expected_sha256=sha256)
+            )
             predictions.append(models[-1].predict(data.texts))
     evaluations = [
         metrics.evaluate(data.labels, predicted, model.labels, **options)

@@ -25,6 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder written by 'edgewren export'")
+    parser.add_argument(
+        "--require-sha256", metavar="HEX", help="refuse any other bundle than the one whose manifest has this SHA-256"
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest and its SHA-256 as one JSON document")
     parser.set_defaults(run=run)
 
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what the manifest says. Raises BundleError."""
     from edgewren.bundle import Bundle
 
-    bundle = Bundle.open(args.bundle)
+    bundle = Bundle.open(args.bundle, args.require_sha256)
     if args.json:
         print(json.dumps({"sha256": bundle.sha256, "manifest": asdict(bundle.manifest)}, ensure_ascii=True))
     else:

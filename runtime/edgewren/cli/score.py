@@ -71,6 +71,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all CPU cores granted to this process")
+    parser.add_argument(
+        "--require-sha256", metavar="HEX", help="refuse any other bundle than the one whose manifest has this SHA-256"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +88,13 @@ def run(args: argparse.Namespace) -> int:
     from edgewren.archive.run import score_archive
     from edgewren.classifier import Classifier
 
-    classifier = Classifier.load(args.model, device=args.device, threads=args.threads, variant=args.variant)
+    classifier = Classifier.load(
+        args.model,
+        device=args.device,
+        threads=args.threads,
+        variant=args.variant,
+        expected_sha256=args.require_sha256,
+    )
     with _progress(args.input) as progress:
         report = score_archive(
             classifier,

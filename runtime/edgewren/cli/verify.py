@@ -51,6 +51,7 @@ def _account(verification: Verification) -> str:
     lines = [
         f"manifest  {verification.sha256}",
         f"files     {verification.files} checked against their SHA-256",
+        *(f"checked   {check}" for check in verification.checks),
     ]
     for replay in verification.replays:
         if replay.skipped is not None:

@@ -1,0 +1,407 @@
+"""Is this ONNX file only what `edgewren export` writes? Answered from its bytes, before onnxruntime sees them.
+
+Everything that is not on a list here is refused: fields, operators and their domains, types of numbers. So there is no
+way to name a file beside the model, a library of operators, a sub-graph or settings of onnxruntime. Weights are
+measured, not read. Knows nothing of bundles or texts. Source of the field numbers: onnx.proto of ONNX 1.23 (IR 13).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgewren.errors import BundleModelError
+from edgewren.onnx_operators import BOUNDED_INTEGERS, OPERATORS, SHAPE_INPUTS
+from edgewren.protobuf import Field, Message, Schema, Span, WireError
+
+DOMAINS = {"": (13, 26), "ai.onnx": (13, 26), "com.microsoft": (1, 1)}
+"""Operator sets that a model may import, with their first and last version."""
+
+IR_VERSIONS = (7, 13)
+MAXIMUM_NODES = 20_000
+MAXIMUM_TENSORS = 20_000
+MAXIMUM_NAME_BYTES = 512
+MAXIMUM_RANK = 8
+MAXIMUM_FILLED = 2**24
+"""Elements that one operator may make out of constants alone (Expand, ConstantOfShape, …)."""
+
+_MAXIMUM_NOTE_BYTES = 4096
+_MAXIMUM_OPERANDS = 256
+_MAXIMUM_ATTRIBUTE_NUMBERS = 4096
+_MAXIMUM_ELEMENTS = 2**40
+_FLATBUFFER = slice(4, 8), b"ORTM"
+
+FLOAT, INT64 = 1, 7
+# data type -> bytes of one element, and the field that holds it where it is not in raw_data
+_TYPES: dict[int, tuple[int, str]] = {
+    1: (4, "float_data"),
+    2: (1, "int32_data"),  # uint8
+    3: (1, "int32_data"),  # int8
+    6: (4, "int32_data"),
+    7: (8, "int64_data"),
+    9: (1, "int32_data"),  # bool
+    10: (2, "int32_data"),  # float16
+    11: (8, "double_data"),
+}
+_TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data")
+# attribute type -> the field that holds its value
+_ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}
+
+_EXTERNAL = "it keeps data in another file"
+_SUBGRAPH = "it has sub-graphs, which no exported model has"
+_SPARSE = "it has sparse tensors, which no exported model has"
+_METADATA = "it has metadata, in which settings of onnxruntime could hide"
+
+_MODEL: Schema = {
+    1: Field("ir_version", "varint"),
+    2: Field("producer_name", "bytes"),
+    3: Field("producer_version", "bytes"),
+    4: Field("domain", "bytes"),
+    5: Field("model_version", "varint"),
+    6: Field("doc_string", "bytes"),
+    7: Field("graph", "bytes"),
+    8: Field("opset_import", "bytes", repeated=True),
+    14: _METADATA,
+    20: "it has training information, which no exported model has",
+    25: "it has functions of its own, which no exported model has",
+    26: "it has a device configuration, which no exported model has",
+}
+_OPSET: Schema = {1: Field("domain", "bytes"), 2: Field("version", "varint")}
+_GRAPH: Schema = {
+    1: Field("node", "bytes", repeated=True),
+    2: Field("name", "bytes"),
+    5: Field("initializer", "bytes", repeated=True),
+    10: Field("doc_string", "bytes"),
+    11: Field("input", "bytes", repeated=True),
+    12: Field("output", "bytes", repeated=True),
+    13: Field("value_info", "bytes", repeated=True),
+    14: "it has quantisation annotations, which no exported model has",
+    15: _SPARSE,
+    16: _METADATA,
+}
+_NODE: Schema = {
+    1: Field("input", "bytes", repeated=True),
+    2: Field("output", "bytes", repeated=True),
+    3: Field("name", "bytes"),
+    4: Field("op_type", "bytes"),
+    5: Field("attribute", "bytes", repeated=True),
+    6: Field("doc_string", "bytes"),
+    7: Field("domain", "bytes"),
+    8: "it has an operator with an overload, which no exported model has",
+    9: _METADATA,
+    10: "it has a device configuration, which no exported model has",
+}
+_ATTRIBUTE: Schema = {
+    1: Field("name", "bytes"),
+    2: Field("f", "fixed32"),
+    3: Field("i", "varint"),
+    4: Field("s", "bytes"),
+    5: Field("t", "bytes"),
+    6: _SUBGRAPH,
+    7: Field("floats", "floats32", repeated=True),
+    8: Field("ints", "varints", repeated=True),
+    9: "it has attributes of several strings, which no exported model has",
+    10: "it has attributes of several tensors, which no exported model has",
+    11: _SUBGRAPH,
+    13: Field("doc_string", "bytes"),
+    14: "it has attributes that are types, which no exported model has",
+    15: "it has attributes that are types, which no exported model has",
+    20: Field("type", "varint"),
+    21: "it has attributes that refer to a function's",
+    22: _SPARSE,
+    23: _SPARSE,
+}
+_TENSOR: Schema = {
+    1: Field("dims", "varints", repeated=True),
+    2: Field("data_type", "varint"),
+    3: "it has a tensor in segments, which no exported model has",
+    4: Field("float_data", "floats32", repeated=True),
+    5: Field("int32_data", "varints", repeated=True),
+    6: "it has a tensor of strings, which no exported model has",
+    7: Field("int64_data", "varints", repeated=True),
+    8: Field("name", "bytes"),
+    9: Field("raw_data", "bytes"),
+    10: Field("double_data", "floats64", repeated=True),
+    11: "it has a tensor of unsigned 64-bit numbers, which no exported model has",
+    12: Field("doc_string", "bytes"),
+    13: _EXTERNAL,
+    14: Field("data_location", "varint"),
+    16: _METADATA,
+}
+_VALUE: Schema = {
+    1: Field("name", "bytes"),
+    2: Field("type", "bytes"),
+    3: Field("doc_string", "bytes"),
+    4: _METADATA,
+}
+_NO_TENSOR = "it has a value that is not a tensor"
+_TYPE: Schema = {
+    1: Field("tensor_type", "bytes"),
+    4: _NO_TENSOR,
+    5: _NO_TENSOR,
+    6: Field("denotation", "bytes"),
+    7: _NO_TENSOR,
+    8: _NO_TENSOR,
+    9: _NO_TENSOR,
+}
+_TENSOR_TYPE: Schema = {1: Field("elem_type", "varint"), 2: Field("shape", "bytes")}
+_SHAPE: Schema = {1: Field("dim", "bytes", repeated=True)}
+_DIMENSION: Schema = {1: Field("dim_value", "varint"), 2: Field("dim_param", "bytes"), 3: Field("denotation", "bytes")}
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output: ONNX's number of its type, and its shape (a number, a name, or None for each axis)."""
+
+    data_type: int
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What a model that passed declares.
+
+    Attributes:
+        inputs, outputs: the graph's, by name, in order.
+        operators: how often each type occurs; those of com.microsoft carry the domain's name in front.
+        tensors: number of stored tensors.
+        tensor_bytes: their sizes together.
+    """
+
+    inputs: Mapping[str, Value]
+    outputs: Mapping[str, Value]
+    operators: Mapping[str, int]
+    tensors: int
+    tensor_bytes: int
+
+
+def scan(data: bytes, name: str = "the model") -> Scanned:
+    """Check a model's bytes.
+
+    Args:
+        data: the ONNX file.
+        name: what messages call it.
+
+    Raises:
+        BundleModelError: anything in it that `edgewren export` does not write.
+    """
+    where, marker = _FLATBUFFER
+    if data[where] == marker:  # onnxruntime would read its own format instead, whatever else the bytes are
+        raise BundleModelError(f"{name} is refused: it is in onnxruntime's own format, expected ONNX.")
+    try:
+        return _Scan(data).model()
+    except WireError as error:
+        raise BundleModelError(
+            f"{name} is refused: {error}. Expected an ONNX model as 'edgewren export' writes it; export it again."
+        ) from error
+
+
+class _Scan:
+    """One pass over one model."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._operators: Counter[str] = Counter()
+        self._tensor_bytes = 0
+        self._tensors = 0
+        self._domains: set[str] = set()
+        self._filling: dict[str, int] = {}  # small integer tensors by name: the elements of a tensor of that shape
+
+    def model(self) -> Scanned:
+        model = Message(self._data, (0, len(self._data)), _MODEL)
+        ir_version = model.integer("ir_version")
+        if not IR_VERSIONS[0] <= ir_version <= IR_VERSIONS[1]:
+            raise WireError(f"its IR version is {ir_version}, expected {IR_VERSIONS[0]} to {IR_VERSIONS[1]}")
+        for note in ("producer_name", "producer_version", "domain", "doc_string"):
+            model.text(note, _MAXIMUM_NOTE_BYTES)
+        for span in model.spans("opset_import"):
+            self._opset(Message(self._data, span, _OPSET))
+        graph = model.span("graph")
+        if graph is None:
+            raise WireError("it has no graph")
+        return self._graph(Message(self._data, graph, _GRAPH))
+
+    def _opset(self, entry: Message) -> None:
+        domain, version = entry.text("domain", MAXIMUM_NAME_BYTES), entry.integer("version")
+        if domain not in DOMAINS:
+            raise WireError(f"it imports operators of the domain {domain!r}, expected only ai.onnx and com.microsoft")
+        first, last = DOMAINS[domain]
+        if not first <= version <= last:
+            raise WireError(f"it imports version {version} of {domain or 'ai.onnx'}, expected {first} to {last}")
+        known = domain or "ai.onnx"
+        if known in self._domains:
+            raise WireError(f"it imports {known} twice")
+        self._domains.add(known)
+
+    def _graph(self, graph: Message) -> Scanned:
+        graph.text("name", MAXIMUM_NAME_BYTES)
+        graph.text("doc_string", _MAXIMUM_NOTE_BYTES)
+        tensors, nodes = graph.spans("initializer"), graph.spans("node")
+        if len(tensors) > MAXIMUM_TENSORS:
+            raise WireError(f"it has {len(tensors)} stored tensors, more than {MAXIMUM_TENSORS}")
+        if not 1 <= len(nodes) <= MAXIMUM_NODES:
+            raise WireError(f"it has {len(nodes)} operators, expected 1 to {MAXIMUM_NODES}")
+        inputs = self._values(graph.spans("input"), "input")
+        outputs = self._values(graph.spans("output"), "output")
+        self._values(graph.spans("value_info"), "value")
+        names = set(inputs)
+        for span in tensors:
+            name = self._tensor(span)
+            if not name or name in names:
+                raise WireError(f"the stored tensor {name!r} has no name of its own")
+            names.add(name)
+        for span in nodes:
+            made = self._node(span)
+            for name in made:
+                if name in names:
+                    raise WireError(f"the value {name!r} is made twice")
+                names.add(name)
+        return Scanned(inputs, outputs, dict(self._operators), self._tensors, self._tensor_bytes)
+
+    def _values(self, spans: list[Span], role: str) -> dict[str, Value]:
+        if len(spans) > MAXIMUM_TENSORS or (role != "value" and not 1 <= len(spans) <= _MAXIMUM_OPERANDS):
+            raise WireError(f"it has {len(spans)} {role}s")
+        out: dict[str, Value] = {}
+        for span in spans:
+            entry = Message(self._data, span, _VALUE)
+            name = entry.text("name", MAXIMUM_NAME_BYTES)
+            entry.text("doc_string", _MAXIMUM_NOTE_BYTES)
+            place = entry.span("type")
+            if not name or name in out or place is None:
+                raise WireError(f"the {role} {name!r} has no type, or no name of its own")
+            out[name] = self._type(place, f"the {role} {name!r}")
+        return out
+
+    def _type(self, span: Span, what: str) -> Value:
+        outer = Message(self._data, span, _TYPE)
+        outer.text("denotation", MAXIMUM_NAME_BYTES)
+        place = outer.span("tensor_type")
+        if place is None:
+            raise WireError(f"{what} is not a tensor")
+        tensor = Message(self._data, place, _TENSOR_TYPE)
+        data_type = tensor.integer("elem_type")
+        if data_type not in _TYPES:
+            raise WireError(f"{what} has data type {data_type}, which no exported model has")
+        shape = tensor.span("shape")
+        if shape is None:
+            return Value(data_type, None)
+        dimensions = Message(self._data, shape, _SHAPE).spans("dim")
+        if len(dimensions) > MAXIMUM_RANK:
+            raise WireError(f"{what} has {len(dimensions)} axes, more than {MAXIMUM_RANK}")
+        return Value(data_type, tuple(self._dimension(place, what) for place in dimensions))
+
+    def _dimension(self, span: Span, what: str) -> int | str | None:
+        entry = Message(self._data, span, _DIMENSION)
+        entry.text("denotation", MAXIMUM_NAME_BYTES)
+        if "dim_param" in entry:
+            if "dim_value" in entry:
+                raise WireError(f"{what} has an axis with a name and a size")
+            return entry.text("dim_param", MAXIMUM_NAME_BYTES)
+        if "dim_value" not in entry:
+            return None
+        size = entry.integer("dim_value")
+        if size >= 2**31:
+            raise WireError(f"{what} has an axis of size {size}")
+        return size
+
+    def _tensor(self, span: Span) -> str:
+        tensor = Message(self._data, span, _TENSOR)
+        name = tensor.text("name", MAXIMUM_NAME_BYTES)
+        what = f"the stored tensor {name!r}"
+        tensor.text("doc_string", _MAXIMUM_NOTE_BYTES)
+        if tensor.integer("data_location"):
+            raise WireError(f"{what}: {_EXTERNAL}")
+        data_type = tensor.integer("data_type")
+        if data_type not in _TYPES:
+            raise WireError(f"{what} has data type {data_type}, which no exported model has")
+        elements = 1
+        for size in tensor.integers("dims", MAXIMUM_RANK):
+            elements *= size
+            if not 0 <= size < 2**31 or elements > _MAXIMUM_ELEMENTS:
+                raise WireError(f"{what} has an axis of size {size}, more than a file can hold")
+        width, typed = _TYPES[data_type]
+        filled = [field for field in _TYPED_FIELDS if field in tensor]
+        raw = tensor.span("raw_data")
+        if raw is not None:
+            stored, expected = raw[1] - raw[0], elements * width
+            if filled:
+                raise WireError(f"{what} stores its numbers twice")
+        else:
+            if filled not in ([], [typed]):
+                raise WireError(f"{what} stores its numbers as {', '.join(filled)}, expected {typed}")
+            field = next(field for field in _TENSOR.values() if isinstance(field, Field) and field.name == typed)
+            stored, expected = tensor.count(typed, field.kind), elements
+        if stored != expected:
+            unit = "elements" if raw is None else "bytes"
+            raise WireError(f"{what} stores {stored} {unit}, but its declared shape takes {expected}")
+        self._tensors += 1
+        self._tensor_bytes += elements * width
+        if data_type == INT64 and elements <= MAXIMUM_RANK:
+            self._filling[name] = self._filled(tensor, raw)
+        return name
+
+    def _filled(self, tensor: Message, raw: Span | None) -> int:
+        """Return how many elements a tensor of the shape that is stored here has."""
+        if raw is not None:
+            numbers = [
+                int.from_bytes(self._data[start : start + 8], "little", signed=True)
+                for start in range(raw[0], raw[1], 8)
+            ]
+        else:
+            numbers = tensor.integers("int64_data", MAXIMUM_RANK)
+        product = 1
+        for number in numbers:
+            product *= max(1, abs(number))
+        return product
+
+    def _node(self, span: Span) -> list[str]:
+        node = Message(self._data, span, _NODE)
+        operator, domain = node.text("op_type", MAXIMUM_NAME_BYTES), node.text("domain", MAXIMUM_NAME_BYTES)
+        what = f"the operator {node.text('name', MAXIMUM_NAME_BYTES)!r} of type {operator!r}"
+        node.text("doc_string", _MAXIMUM_NOTE_BYTES)
+        known = domain or "ai.onnx"
+        if known not in OPERATORS:
+            raise WireError(f"{what} belongs to the domain {domain!r}, expected ai.onnx or com.microsoft")
+        if known not in self._domains:
+            raise WireError(f"{what} belongs to {known}, which the model does not import")
+        if operator not in OPERATORS[known]:
+            raise WireError(f"{what} ({known}) is not on the list of operators that an exported model may have")
+        inputs, outputs = node.texts("input", MAXIMUM_NAME_BYTES), node.texts("output", MAXIMUM_NAME_BYTES)
+        if len(inputs) > _MAXIMUM_OPERANDS or not 1 <= len(outputs) <= _MAXIMUM_OPERANDS:
+            raise WireError(f"{what} has {len(inputs)} inputs and {len(outputs)} outputs")
+        for index in SHAPE_INPUTS.get(operator, ()):
+            if index < len(inputs) and self._filling.get(inputs[index], 0) > MAXIMUM_FILLED:
+                raise WireError(f"{what} would make {self._filling[inputs[index]]} elements out of a constant")
+        attributes: set[str] = set()
+        for place in node.spans("attribute"):
+            name = self._attribute(place, what)
+            if name in attributes or len(attributes) > _MAXIMUM_OPERANDS:
+                raise WireError(f"{what} has the attribute {name!r} twice, or too many attributes")
+            attributes.add(name)
+        self._operators[operator if known == "ai.onnx" else f"{known}.{operator}"] += 1
+        return [name for name in outputs if name]
+
+    def _attribute(self, span: Span, what: str) -> str:
+        attribute = Message(self._data, span, _ATTRIBUTE)
+        name = attribute.text("name", MAXIMUM_NAME_BYTES)
+        attribute.text("doc_string", _MAXIMUM_NOTE_BYTES)
+        kind = attribute.integer("type")
+        held = [field for field in _ATTRIBUTES.values() if field in attribute]
+        expected = _ATTRIBUTES.get(kind)
+        if not name or expected is None or held not in ([], [expected]):
+            raise WireError(f"{what} has an attribute {name!r} of type {kind} that holds {held or 'nothing'}")
+        if not held and expected not in ("floats", "ints"):
+            raise WireError(f"{what} has an attribute {name!r} without a value")
+        if expected == "t":
+            self._tensor(attribute.span("t") or span)
+        elif expected == "s":
+            attribute.text("s", MAXIMUM_NAME_BYTES)
+        elif expected == "ints":
+            attribute.integers("ints", _MAXIMUM_ATTRIBUTE_NUMBERS)
+        elif expected == "floats" and attribute.count("floats", "floats32") > _MAXIMUM_ATTRIBUTE_NUMBERS:
+            raise WireError(f"{what} has an attribute {name!r} of too many numbers")
+        bounds = BOUNDED_INTEGERS.get(name)
+        if bounds is not None and (expected != "i" or not bounds[0] <= attribute.integer("i") <= bounds[1]):
+            raise WireError(f"{what} has {name} = {attribute.integer('i')}, expected {bounds[0]} to {bounds[1]}")
+        return name

@@ -1,0 +1,306 @@
+"""Windows of texts through one model, in order: tokenised ahead, computed by several threads at once.
+
+One piece of code for lists, streams and archives. Knows tokens, batches and a session; nothing of labels, bundles or
+files. Neither the cutting into windows nor the number of threads changes a bit of any result:
+batches hold rows of equal length, and a row's logits do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewren import batching
+from edgewren.errors import UsageError
+from edgewren.session import ModelSession
+from edgewren.text import TextTokenizer
+
+WINDOWS_AHEAD = 2
+"""Windows read and tokenised while an earlier one is computed: one in work, one in reserve for a slow reader."""
+
+_HELP_S = 0.05
+"""A pool thread works this long for one call, then queues up again: calls share the pool fairly, and an interpreter
+that exits (it refuses new work to pools) waits no longer than this for one that was left in the middle."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything known about a list of scored texts, in their order.
+
+    Attributes:
+        logits: float32 [n, labels].
+        truncated: bool [n], texts of which tokens were cut at max_length.
+        repaired: bool [n], texts that were not valid Unicode (lone surrogates) and were mended.
+        distinct: number of distinct token rows that were computed.
+        tokens: number of tokens that were computed.
+    """
+
+    logits: NDArray[np.float32]
+    truncated: NDArray[np.bool_]
+    repaired: NDArray[np.bool_]
+    distinct: int
+    tokens: int
+
+
+class Scheduler:
+    """Runs windows of texts. Calls may come from several threads at once; they share one pool of threads.
+
+    Args:
+        tokenizer: the bundle's.
+        session: the model.
+        width: labels.
+        threads: batches computed at once, by all calls together. With 1, everything happens in the calling thread.
+        tokens_per_batch: upper bound on the tokens of a batch.
+        helpers: pool threads beside the calling one, which works too while it waits; default: threads - 1. More where
+            the processor is free while a batch is computed (CUDA).
+    """
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        session: ModelSession,
+        *,
+        width: int,
+        threads: int,
+        tokens_per_batch: int,
+        helpers: int | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.width = width
+        self.threads = threads
+        self.tokens_per_batch = tokens_per_batch
+        self.helpers = threads - 1 if helpers is None else helpers
+        self.closed = False
+        self._session = session
+        self.renew()
+
+    def renew(self) -> None:
+        """Make new locks and a new pool: threads of the old ones do not exist in a process that was forked."""
+        self._slots = threading.Semaphore(self.threads)
+        # Threads start with the first work for them, and end with the last reference to the pool.
+        self.pool = ThreadPoolExecutor(self.helpers, thread_name_prefix="edgewren") if self.helpers else None
+
+    def close(self) -> None:
+        """End calls that are in work and the pool's threads; what they hold in hand is finished first."""
+        self.closed = True
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Run one batch when one of `threads` slots is free."""
+        with self._slots:
+            return self._session.run(input_ids)
+
+    def scores(self, windows: Iterable[Sequence[str]]) -> Iterator[Scores]:
+        """Yield the scores of each window, in order. Closing the iterator early drops the rest.
+
+        Windows are taken from their iterator in the calling thread, at most `WINDOWS_AHEAD` before they are needed.
+        One that fits into a single batch is computed at once, before the next is asked for. What the iterator raises
+        comes out after the windows before it.
+        """
+        return _Call(self).scores(iter(windows))
+
+    def score(self, texts: Sequence[str]) -> Scores:
+        """Return the scores of one window."""
+        window = _Window(texts)
+        window.tokenise(self)
+        if len(window.batches) > 1 and self.helpers:
+            return next(_Call(self, window).scores(iter(())))
+        for batch in window.batches:
+            window.compute(self, batch)
+        return window.scores()
+
+
+class _Window:
+    """A window on its way: texts, then batches of tokens, then logits. Each step is taken once, by one thread."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts: Sequence[str] = texts
+        self.begun = False
+        self.finished = False
+        self.error: BaseException | None = None
+        self.batches: list[NDArray[np.intp]] = []
+        self.missing = 0
+
+    def tokenise(self, scheduler: Scheduler) -> None:
+        """Fill `batches`. Equal texts are tokenised once, equal token rows planned once."""
+        self.begun = True
+        known: dict[str, int] = {}
+        twins = [known.setdefault(text, len(known)) for text in self.texts]
+        tokens = scheduler.tokenizer.encode(list(known))
+        first, inverse = tokens.rows.distinct()
+        if len(known) < len(twins):
+            self.inverse = inverse[twins]
+            self.truncated, self.repaired = tokens.truncated[twins], tokens.repaired[twins]
+        else:
+            self.inverse, self.truncated, self.repaired = inverse, tokens.truncated, tokens.repaired
+        self.texts = ()
+        self.rows, self.first = tokens.rows, first
+        lengths = tokens.rows.lengths[first]
+        self.tokens = int(lengths.sum())
+        self.logits = np.empty((len(first), scheduler.width), dtype=np.float32)
+        self.batches = batching.plan(lengths, scheduler.tokens_per_batch)
+        self.missing = len(self.batches)
+
+    def compute(self, scheduler: Scheduler, batch: NDArray[np.intp]) -> None:
+        self.logits[batch] = scheduler.run(self.rows.matrix(self.first[batch]))
+
+    def scores(self) -> Scores:
+        return Scores(
+            self.logits[self.inverse], self.truncated, self.repaired, distinct=len(self.first), tokens=self.tokens
+        )
+
+
+_Task = tuple[_Window, NDArray[np.intp] | None]  # a batch to compute, or None: to tokenise
+
+
+class _Call:
+    """One call's windows in flight. Calling thread and helpers take tasks from here under one lock."""
+
+    def __init__(self, scheduler: Scheduler, window: _Window | None = None) -> None:
+        self._scheduler = scheduler
+        self._ahead = WINDOWS_AHEAD if scheduler.helpers else 0
+        self._process = os.getpid()
+        self._changed = threading.Condition(threading.Lock())
+        self._windows: deque[_Window] = deque([window] if window else [])
+        self._helping = 0
+        self._computing = 0
+        self._stopped = False
+
+    def scores(self, source: Iterator[Sequence[str]]) -> Iterator[Scores]:
+        failure: Exception | None = None
+        is_open = True
+        try:
+            while self._windows or is_open:
+                self._check()
+                if is_open and len(self._windows) <= (self._ahead if self._windows else 0):
+                    try:
+                        window = _Window(next(source))
+                    except StopIteration:
+                        is_open = False
+                    except Exception as error:  # noqa: BLE001  raised below, after the windows before it
+                        failure, is_open = error, False
+                    else:
+                        if not self._windows and self._at_once(window):
+                            yield window.scores()
+                        else:
+                            self._add(window)
+                    continue
+                head = self._windows[0]
+                self._finish(head)
+                if head.error is not None:
+                    raise head.error
+                self._windows.popleft()
+                yield head.scores()
+            if failure is not None:
+                raise failure
+        finally:
+            with self._changed:
+                self._stopped = True
+                self._windows.clear()
+
+    def _check(self) -> None:
+        if self._scheduler.closed:
+            raise UsageError("The classifier was closed while its results were being read. Load it again.")
+        if self._process != os.getpid():
+            raise UsageError("These results belong to the process that was forked. Score the texts again in this one.")
+
+    def _at_once(self, window: _Window) -> bool:
+        """Tokenise the only window in flight here and now; compute it too where that is a single batch."""
+        window.tokenise(self._scheduler)
+        if len(window.batches) > 1:
+            return False
+        for batch in window.batches:
+            window.compute(self._scheduler, batch)
+        return True
+
+    def _add(self, window: _Window) -> None:
+        with self._changed:
+            self._windows.append(window)
+            window.finished = window.begun and not window.missing
+            self._recruit()
+
+    def _finish(self, head: _Window) -> None:
+        """Work until this window is finished; wait only where others have all there is to do."""
+        if self._helping == 0:
+            with self._changed:
+                self._recruit()
+        while True:
+            with self._changed:
+                if head.finished:
+                    return
+                task = self._take()
+                if task is None:
+                    self._changed.wait()
+                    continue
+            self._do(task)
+
+    def _take(self) -> _Task | None:
+        """Return something to do, or None. Tokenising goes first, so that there is always something to compute."""
+        for window in self._windows:
+            if not window.begun:
+                window.begun = True
+                return window, None
+        if self._computing < self._scheduler.threads:
+            for window in self._windows:
+                if window.batches and window.error is None:
+                    self._computing += 1
+                    return window, window.batches.pop(0)
+        return None
+
+    def _do(self, task: _Task) -> None:
+        window, batch = task
+        error: BaseException | None = None
+        try:
+            if batch is None:
+                window.tokenise(self._scheduler)
+            else:
+                window.compute(self._scheduler, batch)
+        except BaseException as raised:  # noqa: BLE001  Rust panics are no Exceptions; raised where its scores are due
+            error = raised
+        with self._changed:
+            if batch is not None:
+                self._computing -= 1
+                window.missing -= 1
+            window.error = window.error or error
+            window.finished = window.missing == 0 or window.error is not None
+            self._recruit()
+            self._changed.notify_all()
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+
+    def _recruit(self) -> None:
+        """Call helpers for what can be done now. Under the lock."""
+        pool = self._scheduler.pool
+        if pool is None or self._stopped:
+            return
+        tasks = sum(len(window.batches) if window.begun else 1 for window in self._windows)
+        try:
+            while self._helping < min(self._scheduler.helpers, tasks):
+                pool.submit(self._help)
+                self._helping += 1
+        except RuntimeError:  # the pool is closed or the interpreter exits: the calling thread finishes alone
+            return
+
+    def _help(self) -> None:
+        end = time.monotonic() + _HELP_S
+        while True:
+            with self._changed:
+                task = None if self._stopped or self._scheduler.closed else self._take()
+                if task is None:
+                    self._helping -= 1
+                    return
+            self._do(task)
+            if time.monotonic() > end:
+                with self._changed:
+                    self._helping -= 1
+                    self._recruit()
+                return

@@ -1,0 +1,62 @@
+"""The verb `edgewren train static`: parse, call, print. Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgewren.errors import UsageError
+from edgewren_train import commands
+
+
+def add_parser(recipes: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the recipe with `edgewren train`."""
+    static = recipes.add_parser(
+        "static",
+        help="one number per word piece and label: as fast as the tokenizer, under 1 MB",
+        description="Fit a ridge classifier to the mean of an encoder's word vectors and fold it into one number per "
+        "vocabulary entry and label. With --distill, the numbers are then fitted to the answers of a larger bundle on "
+        "unlabelled texts.",
+        epilog="example:\n  edgewren train static tweets.csv --label-column bias --distill archive.csv "
+        "--teacher bundles/bias-ridge",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands.add_common(static)
+    commands.add_ridge_options(static)
+    static.add_argument("--distill", metavar="TEXTS", help="file with unlabelled texts in --text-column")
+    static.add_argument("--teacher", metavar="BUNDLE", help="bundle whose answers to those texts are learnt")
+    static.set_defaults(run=_run, extra="train")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edgewren import Classifier
+    from edgewren.archive.texts import read_texts
+    from edgewren_train import ridge
+    from edgewren_train.static_run import Teaching, run_static
+
+    alphas, extend = commands.alpha_grid(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
+    if args.folds < 0 or args.folds == 1:
+        raise UsageError(f"--folds is {args.folds}, expected 0 (none) or at least 2.")
+    if (args.distill is None) != (args.teacher is None):
+        raise UsageError("--distill TEXTS and --teacher BUNDLE belong together: give both, or neither.")
+    data, test, output = commands.prepare(args)
+    teaching = None
+    if args.distill is not None:
+        # Read first: a file that cannot be read should not cost the loading of a model.
+        texts = read_texts(args.distill, args.text_column)
+        teaching = Teaching(Classifier.load(args.teacher, device=args.device), texts, args.distill)
+    summary = run_static(
+        data,
+        output,
+        encoder_spec=args.encoder,
+        max_length=args.max_length,
+        normaliser=args.normaliser,
+        alphas=alphas,
+        extend=extend,
+        folds=args.folds,
+        test=test,
+        seed=args.seed,
+        teaching=teaching,
+        say=commands.say,
+    )
+    commands.print_summary(summary, as_json=args.json)
+    return 0
