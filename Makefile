@@ -10,16 +10,32 @@ PIP_QUIETLY := install --quiet --disable-pip-version-check
 PIP_OPTIONS := $(PIP_QUIETLY) -c constraints.txt
 PIP_INSTALL := -m pip $(PIP_OPTIONS)
 DEMO := demo-output
+DATA ?= ../shared/data
+BUNDLES ?= artifacts
+TRAINED_ON = $(DATA)/media_bias_train.csv --label-column bias --encoder minilm --test $(DATA)/media_bias_test.csv
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo test test-fast check format bench bench-rivals clean
+.PHONY: demo demo-train artifacts test test-fast check format bench bench-rivals clean
 
-demo: $(VENV)/.ready ## train on the sample posts, export, score a second file
+demo: $(CPU_VENV)/.ready ## score a shipped file with a default bundle; needs no more than edgewren[cpu]
+	@rm -rf $(DEMO) && mkdir $(DEMO)
+	@if [ -d $(BUNDLES)/media-bias-ridge ]; then \
+	  set -x; $(CPU_BIN)/edgewren score examples/town_posts_new.csv --model $(BUNDLES)/media-bias-ridge --output $(DEMO)/scored.csv; \
+	  { set +x; } 2>/dev/null; $(CPU_BIN)/python examples/show_scored.py $(DEMO)/scored.csv; \
+	else echo "skipped: $(BUNDLES)/media-bias-ridge is not there. 'make artifacts' builds it, 'make demo-train' a model of its own."; fi
+
+demo-train: $(VENV)/.ready ## train on the sample posts, export, score a second file
 	@rm -rf $(DEMO)
 	$(BIN)/edgewren train ridge examples/town_posts_train.csv --label-column bias --encoder minilm --test examples/town_posts_test.csv --output $(DEMO)/model
 	$(BIN)/edgewren export $(DEMO)/model --output $(DEMO)/bundle
 	$(BIN)/edgewren score examples/town_posts_new.csv --model $(DEMO)/bundle --output $(DEMO)/scored.csv
 	@$(BIN)/python examples/show_scored.py $(DEMO)/scored.csv
+
+artifacts: $(VENV)/.ready ## train and export the default bundles from DATA; see artifacts/README.md
+	$(BIN)/edgewren train ridge $(TRAINED_ON) --output build/media-bias-ridge --force
+	$(BIN)/edgewren export build/media-bias-ridge --precision int8 --notes artifacts/notes-ridge.md --output $(BUNDLES)/media-bias-ridge --force
+	$(BIN)/edgewren train lora $(TRAINED_ON) --output build/media-bias-lora --force
+	$(BIN)/edgewren export build/media-bias-lora --precision int8 --notes artifacts/notes-lora.md --output $(BUNDLES)/media-bias-lora --force
 
 test: check $(VENV)/.ready $(CPU_VENV)/.ready ## everything: checks, then all tests
 	$(BIN)/python -m pytest
@@ -37,10 +53,10 @@ format: $(VENV)/.ready ## apply formatting and safe lint fixes
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.ready ## throughput beside the stacks that users would otherwise take
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/rivals.py --only edgewren-int8 edgewren-fp32 sentence-transformers transformers-pipeline
 
-bench-rivals: $(RIVALS_VENV)/.ready ## the same for fourteen stacks, in an environment of their own; half an hour
-	$(RIVALS_BIN)/python benchmarks/rivals.py
+bench-rivals: $(RIVALS_VENV)/.ready ## the same for all stacks, in an environment of their own; about twelve minutes
+	$(RIVALS_BIN)/python benchmarks/rivals.py $(OPTIONS)
 
 # torch comes first and alone: a plain resolve could take a newer build with gigabytes of CUDA.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -49,12 +65,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python $(PIP_INSTALL) -e ".[dev]"
 	@touch $@
 
-# What an app developer has: the built wheel with [cpu], nothing else. A test looks inside.
-$(CPU_VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.ready $(shell find runtime train export -name '*.py')
+# What an app developer has: the built wheel with [cpu], nothing else (pip leaves when it is done). A test looks inside.
+$(CPU_VENV)/.ready: pyproject.toml constraints.txt $(shell find runtime train export -name '*.py')
 	rm -rf $(CPU_VENV) dist
-	$(BIN)/python -m build --quiet --wheel --outdir dist .
-	$(PYTHON) -m venv --without-pip $(CPU_VENV)
-	$(BIN)/python -m pip --python $(CPU_BIN)/python $(PIP_OPTIONS) "$$(ls dist/*.whl)[cpu]"
+	$(PYTHON) -m venv $(CPU_VENV)
+	$(CPU_BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(CPU_BIN)/python $(PIP_INSTALL) "$$(ls dist/*.whl)[cpu]"
+	$(CPU_BIN)/python -m pip uninstall --quiet --yes setuptools pip
 	@touch $@
 
 $(RIVALS_VENV)/.ready: benchmarks/requirements.txt

@@ -1,14 +1,16 @@
 """Tweets per second and milliseconds per tweet: edgewren beside every stack that it could be replaced by.
 
-    python benchmarks/rivals.py [--only NAME …] [--rounds 5] [--texts N] [--data FILE.csv …]
+    make bench                     four stacks that the development environment has
+    make bench-rivals              all, in an environment made from benchmarks/requirements.txt
+    python benchmarks/rivals.py [--only NAME …] [--recipe lora] [--trained DIR] [--rounds 3] [--texts N]
 
-In an environment made from benchmarks/requirements.txt. All stacks hold the same MiniLM weights and ridge head, run on
-all granted cores, and are tuned on the same texts first (batch size and more). Then rounds are interleaved
-(A B C A B C …), so that a drifting machine hits all alike; the table shows medians and ratios. A stack whose library is
-missing is listed as not installed. The last line of stdout is one JSON document.
+All stacks hold the same MiniLM weights and the same head, run on all granted cores, and are tuned on the same texts
+first (batch size and more). Then rounds are interleaved (A B C A B C …), so that a drifting machine hits all alike; the
+table shows medians and ratios. What cannot be had is listed with the reason. The last line of stdout is one JSON
+document.
 
-Texts: --data, else as throughput.py. The model is trained on the first file (columns text and bias, at least 1,000 rows
-for int8's gate).
+Texts: --data, else the tweets in $EDGEWREN_DATA or ../shared/data, else the shipped sample posts. The model is trained
+on the first file (columns text and bias, at least 1,000 rows for int8's gate), or given with --trained.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from stacks.material import Labeller, Material, Stack, load_material
-from throughput import default_data, read, timed
+from stacks.material import Labeller, Material, Stack, UnavailableError, default_data, load_material, read, timed
 
-YARDSTICK = "edgewren-int8"
 # name -> module, function, distribution
 STACKS = {
-    YARDSTICK: ("edgewren_bundle", "int8", "edgewren"),
+    "edgewren-int8": ("edgewren_bundle", "int8", "edgewren"),
     "edgewren-fp32": ("edgewren_bundle", "fp32", "edgewren"),
     "edgewren-int8-http": ("edgewren_bundle", "int8_http", "edgewren"),
+    "edgewren-default-ridge": ("edgewren_bundle", "default_ridge", "edgewren"),
+    "edgewren-default-lora": ("edgewren_bundle", "default_lora", "edgewren"),
     "sentence-transformers": ("sentence_transformers_torch", "fp32", "sentence-transformers"),
     "sentence-transformers-onnx-int8": ("sentence_transformers_onnx", "int8", "sentence-transformers"),
     "setfit": ("setfit_model", "fp32", "setfit"),
@@ -48,10 +50,11 @@ STACKS = {
     "openvino-int8": ("openvino_async", "int8", "openvino"),
 }
 SINGLE_TEXTS = 200
+OURS = "edgewren-"
 
 
 def build(names: list[str], material: Material) -> tuple[dict[str, Stack], dict[str, str]]:
-    """Return the stacks that can be built, tuned, and the reason for each that is not installed."""
+    """Return the stacks that can be built, tuned, and for each other one the reason."""
     stacks: dict[str, Stack] = {}
     missing: dict[str, str] = {}
     for name in names:
@@ -61,10 +64,10 @@ def build(names: list[str], material: Material) -> tuple[dict[str, Stack], dict[
             with contextlib.redirect_stdout(sys.stderr):
                 stacks[name] = getattr(importlib.import_module(f"stacks.{module}"), function)(material)
         except ImportError as error:
+            missing[name] = f"not installed: {error}"
+        except UnavailableError as error:
             missing[name] = str(error)
-            say(f"{name}: not installed ({error})")
-        else:
-            say(f"{name}: {dict(stacks[name].settings)}")
+        say(f"{name}: {missing[name] if name in missing else dict(stacks[name].settings)}")
     return stacks, missing
 
 
@@ -78,28 +81,34 @@ def throughput(stacks: Mapping[str, Stack], texts: list[str], rounds: int) -> di
     return {name: len(texts) / statistics.median(values) for name, values in seconds.items()}
 
 
-def latencies(stacks: Mapping[str, Stack], texts: list[str], turns: int = 5) -> dict[str, float]:
-    """Return the median of milliseconds for one text, each stack in several turns; a first pass warms each up."""
+def latencies(stacks: Mapping[str, Stack], texts: list[str], turns: int = 2) -> dict[str, tuple[float, float]]:
+    """Return p50 and p99 of milliseconds for one text, each stack in several turns; a first pass warms each up."""
     say(f"{len(texts)} texts one by one")
     singles = [[text] for text in texts]
     for stack in stacks.values():
-        for single in singles:
+        for single in singles[: len(singles) // 2]:
             stack.latency(single)
     seconds: dict[str, list[float]] = {name: [] for name in stacks}
-    for turn in range(turns):
+    for _ in range(turns):
         for name, stack in stacks.items():
-            seconds[name] += [timed(stack.latency, single) for single in singles[turn::turns]]
-    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+            seconds[name] += [timed(stack.latency, single) for single in singles]
+    return {name: (_percentile(values, 50), _percentile(values, 99)) for name, values in seconds.items()}
 
 
-def agreement(stacks: Mapping[str, Stack], fp32: Labeller, texts: list[str]) -> dict[str, int]:
-    """Return how many labels equal those of the model in fp32. Also the warm-up."""
+def _percentile(seconds: list[float], percent: int) -> float:
+    """Return milliseconds, the smallest value that `percent` of all don't exceed."""
+    return 1000 * sorted(seconds)[max(0, -(-len(seconds) * percent // 100) - 1)]
+
+
+def agreement(stacks: Mapping[str, Stack], fp32: Labeller, texts: list[str]) -> dict[str, int | None]:
+    """Return how many labels equal those of the model in fp32, None where there is no such model. Also the warm-up."""
     expected = fp32(texts)
-    counts = {}
+    counts: dict[str, int | None] = {}
     for name, stack in stacks.items():
         say(f"{name}: labels")
         reference = stack.fp32(texts) if stack.fp32 else expected
-        counts[name] = sum(a == b for a, b in zip(stack.throughput(texts), reference, strict=True))
+        equal = sum(a == b for a, b in zip(stack.throughput(texts), reference, strict=True))
+        counts[name] = equal if stack.comparable else None
     return counts
 
 
@@ -111,40 +120,47 @@ def measure(names: list[str], material: Material, rounds: int) -> dict[str, Any]
     same = agreement(stacks, fp32(material).throughput, texts)
     rates = throughput(stacks, texts, rounds)
     milliseconds = latencies(stacks, texts[:SINGLE_TEXTS])
+    rivals = [name for name in stacks if not name.startswith(OURS)]
+    best = max(rivals or stacks, key=rates.__getitem__)
     return {
         "texts": len(texts),
         "distinct_texts": len(set(texts)),
         "cores": material.cores,
         "machine": platform.processor() or platform.machine(),
+        "recipe": material.kind,
         "rounds": rounds,
+        "best_rival": best,
         "stacks": {
             name: {
                 "version": metadata.version(STACKS[name][2]),
                 "texts_per_s": rates[name],
-                "yardstick_ratio": rates[YARDSTICK] / rates[name],
+                "ratio_to_best_rival": rates[name] / rates[best],
                 "labels_as_fp32": same[name],
-                "single_p50_ms": milliseconds[name],
+                "single_p50_ms": milliseconds[name][0],
+                "single_p99_ms": milliseconds[name][1],
                 "settings": dict(stack.settings),
             }
             for name, stack in stacks.items()
         },
-        "not_installed": missing,
+        "left_out": missing,
     }
 
 
 def show(report: dict[str, Any]) -> None:
     texts = f"{report['texts']:,} texts ({report['distinct_texts']:,} distinct)"
-    print(f"{texts}, {report['cores']} cores, medians of {report['rounds']} rounds")
-    print(f"{'':32}{'version':>10}{'texts/s':>10}{YARDSTICK + ' is':>18}{'as fp32':>10}{'one text':>11}  settings")
-    for name, row in report["stacks"].items():
-        share = f"{row['labels_as_fp32'] / report['texts']:.2%}"
+    print(f"{texts}, {report['recipe']} model, {report['cores']} cores, medians of {report['rounds']} rounds")
+    print(f"best rival: {report['best_rival']}; one text: p50 and p99")
+    print(f"{'':32}{'version':>10}{'texts/s':>10}{'to best':>10}{'as fp32':>10}{'one text, ms':>16}  settings")
+    for name, row in sorted(report["stacks"].items(), key=lambda item: -float(item[1]["texts_per_s"])):
+        same = row["labels_as_fp32"]
+        share = "-" if same is None else f"{same / report['texts']:.2%}"
         settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
         print(
-            f"{name:32}{row['version']:>10}{row['texts_per_s']:>10.1f}{row['yardstick_ratio']:>16.2f} x{share:>10}"
-            f"{row['single_p50_ms']:>8.2f} ms  {settings}"
+            f"{name:32}{row['version']:>10}{row['texts_per_s']:>10.1f}{row['ratio_to_best_rival']:>8.2f} x{share:>10}"
+            f"{row['single_p50_ms']:>8.2f}{row['single_p99_ms']:>8.2f}  {settings}"
         )
-    for name, reason in report["not_installed"].items():
-        print(f"{name:32}not installed: {reason}")
+    for name, reason in report["left_out"].items():
+        print(f"{name:32}left out: {reason}")
 
 
 def say(line: str) -> None:
@@ -153,10 +169,10 @@ def say(line: str) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", nargs="+", choices=STACKS, metavar="NAME", help=f"{YARDSTICK} and: {' '.join(STACKS)}"
-    )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=STACKS, metavar="NAME", help=f"of: {' '.join(STACKS)}")
+    parser.add_argument("--recipe", choices=("ridge", "lora"), default="ridge", help="what to train (default: ridge)")
+    parser.add_argument("--trained", type=Path, metavar="DIR", help="a trained model of either recipe instead")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=None, metavar="N", help="only the first N texts")
     parser.add_argument("--data", type=Path, nargs="+", default=None, metavar="CSV", help="with columns text and bias")
     args = parser.parse_args(arguments)
@@ -168,10 +184,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse()
     files = args.data or default_data()
-    names = [name for name in STACKS if args.only is None or name in {*args.only, YARDSTICK}]
+    names = [name for name in STACKS if args.only is None or name in args.only]
     with tempfile.TemporaryDirectory() as scratch:
-        say("training the model that all stacks share")
-        material = load_material(Path(scratch), files[0], read(files)[: args.texts])
+        say("training and exporting the model that all stacks share")
+        material = load_material(Path(scratch), files[0], read(files)[: args.texts], args.recipe, args.trained)
         report = measure(names, material, args.rounds)
     show(report)
     print(json.dumps(report))

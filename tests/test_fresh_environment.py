@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -121,3 +123,32 @@ def test_wheel_holds_the_three_packages_and_their_types():
     assert tops == {"edgewren", "edgewren_train", "edgewren_export"}
     assert {f"{package}/py.typed" for package in tops} <= set(names)
     assert wheel.stat().st_size < 500_000
+
+
+def test_source_distribution_carries_no_default_bundle(tmp_path):
+    build = [ROOT / ".venv" / "bin" / "python", "-m", "build", "--quiet", "--sdist", "--outdir", tmp_path, ROOT]
+    done = run(*build)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = [name.split("/", 1)[-1] for name in opened.getnames()]
+    assert "pyproject.toml" in names
+    assert not [name for name in names if name.startswith("artifacts")]
+    assert archive.stat().st_size < 5_000_000
+
+
+def test_demo_scores_a_shipped_file_with_a_default_bundle_in_under_20_seconds(tmp_path):
+    if not (ROOT / "artifacts" / "media-bias-ridge").is_dir():
+        pytest.skip("artifacts/media-bias-ridge is not in this checkout: 'make artifacts' builds it")
+    start = time.monotonic()
+    done = run("make", "-C", ROOT, "demo", f"DEMO={tmp_path / 'demo'}")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 20
+    assert "60 rows" in done.stdout + done.stderr
+    assert "most clearly partisan" in done.stdout
+
+
+def test_demo_without_default_bundles_says_why_it_shows_nothing(tmp_path):
+    done = run("make", "-C", ROOT, "demo", f"DEMO={tmp_path / 'demo'}", f"BUNDLES={tmp_path / 'none'}")
+    assert done.returncode == 0, done.stderr
+    assert "is not there. 'make artifacts' builds it" in done.stdout

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgewren import Classifier
-from stacks.material import Labeller, Material, Stack
+from edgewren.errors import BundleError
+from stacks.material import REPOSITORY, Labeller, Material, Stack, UnavailableError
 
 
 def fp32(material: Material) -> Stack:
@@ -17,9 +18,35 @@ def int8(material: Material) -> Stack:
 
 
 def int8_http(material: Material) -> Stack:
-    return _stack(material.http_bundle, "int8", fp32=Classifier.load(material.http_bundle, variant="fp32").predict)
+    if material.trained is not None:
+        raise UnavailableError("the given model has its own normaliser")
+    return _stack(material.http_bundle, "int8", fp32=_predict(material.http_bundle, "fp32"))
+
+
+def default_ridge(_: Material) -> Stack:
+    return _shipped("ridge")
+
+
+def default_lora(_: Material) -> Stack:
+    return _shipped("lora")
+
+
+def _shipped(recipe: str) -> Stack:
+    """Return a default bundle. It has int8 only, so there is no fp32 to compare with: its card says how far it is."""
+    bundle = REPOSITORY / "artifacts" / f"media-bias-{recipe}"
+    if not bundle.exists():
+        raise UnavailableError(f"{bundle.relative_to(REPOSITORY)} is not there; 'make artifacts' builds it")
+    predict = _predict(bundle, "int8")
+    return Stack(predict, predict, comparable=False)
 
 
 def _stack(bundle: Path, variant: str, fp32: Labeller | None = None) -> Stack:
-    predict = Classifier.load(bundle, device="cpu", variant=variant).predict
+    predict = _predict(bundle, variant)
     return Stack(predict, predict, fp32=fp32)
+
+
+def _predict(bundle: Path, variant: str) -> Labeller:
+    try:
+        return Classifier.load(bundle, device="cpu", variant=variant).predict
+    except BundleError as error:
+        raise UnavailableError(f"{error} (int8 is proved on 1,000 texts or more)") from error

@@ -68,14 +68,11 @@ def _quantised(material: Material) -> Any:
     model = _converted(material)
     names = [port.any_name for port in model.inputs]
     rows = _encoder(material)(list(material.data.texts[:_CALIBRATION_TEXTS]))
-    # Not the head (see ridge_classifier.py): with it, every text gets one label.
-    head = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"][-1]
     return nncf.quantize(
         model,
         nncf.Dataset([dict(zip(names, padded([row]), strict=True)) for row in rows]),
         subset_size=len(rows),
         model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=nncf.IgnoredScope(names=[head.get_friendly_name()]),
     )
 
 

@@ -8,7 +8,7 @@ from optimum.onnxruntime import ORTModelForSequenceClassification, ORTQuantizer,
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
 from stacks.material import Material, Stack
-from stacks.ridge_classifier import ONNX_HEAD, load_tokenizer, onnx_folder
+from stacks.ridge_classifier import load_tokenizer, onnx_folder
 from stacks.sentence_transformers_onnx import session_options
 from stacks.transformers_pipeline import from_pipeline
 
@@ -20,10 +20,7 @@ def fp32(material: Material) -> Stack:
 def int8(material: Material) -> Stack:
     folder = material.folder / "optimum-int8"
     quantizer = ORTQuantizer.from_pretrained(onnx_folder(material), file_name="model.onnx")
-    settings = AutoQuantizationConfig.avx512_vnni(
-        is_static=False,
-        nodes_to_exclude=[f"{ONNX_HEAD}_MatMul"],  # the name after onnxruntime has split Gemm into MatMul and Add
-    )
+    settings = AutoQuantizationConfig.avx512_vnni(is_static=False)
     quantizer.quantize(save_dir=folder, quantization_config=settings)
     return _stack(folder, "model_quantized.onnx", material)
 

@@ -1,7 +1,6 @@
-"""The trained model as a transformers classifier, for the stacks that want one: encoder, mean, norm, folded head.
+"""The trained model as a transformers classifier, for the stacks that want one.
 
-int8 stacks leave the head (768 weights of 10 million) in fp32: it costs nothing. While ridge still gave MiniLM's three
-dead features weights of up to 1e30, an int8 scale that held those rounded all others to zero.
+LoRA models are one already; ridge models become encoder, mean, norm and folded head.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from edgewren_export.fold import fold
 from stacks.material import Material
-
-ONNX_HEAD = "/classifier/head/Gemm"
 
 
 class RidgeConfig(BertConfig):
@@ -44,9 +41,9 @@ AutoModelForSequenceClassification.register(RidgeConfig, RidgeClassifier)  # els
 
 
 class LogitsOnly(torch.nn.Module):
-    """RidgeClassifier with plain tensors in and out, for exporters."""
+    """A classifier with plain tensors in and out, for exporters."""
 
-    def __init__(self, classifier: RidgeClassifier) -> None:
+    def __init__(self, classifier: Any) -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -55,8 +52,11 @@ class LogitsOnly(torch.nn.Module):
         return logits
 
 
-def load_classifier(material: Material) -> RidgeClassifier:
+def load_classifier(material: Material) -> Any:
     torch.set_num_threads(material.cores)
+    if material.kind == "lora":
+        folder = material.model / "classifier"
+        return AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa").eval()
     encoder = AutoModel.from_pretrained(material.encoder, attn_implementation="sdpa", add_pooling_layer=False)
     weight, bias = fold(material.head, temperature=1.0)
     head = torch.nn.Linear(weight.shape[1], weight.shape[0])

@@ -1,0 +1,63 @@
+"""The default bundles in artifacts/, where this checkout has them: whole, int8 only, small, and open about themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgewren import Classifier
+from edgewren.bundle import Bundle
+from edgewren.verification import verify
+
+ARTIFACTS = Path(__file__).parent.parent / "artifacts"
+
+
+@pytest.fixture(scope="module", params=["ridge", "lora"])
+def bundle(request):
+    folder = ARTIFACTS / f"media-bias-{request.param}"
+    if not folder.is_dir():
+        pytest.skip(f"artifacts/{folder.name} is not in this checkout: 'make artifacts' builds it")
+    return folder
+
+
+def test_default_bundle_verifies_and_has_int8_only(bundle):
+    verified = verify(bundle)
+    assert verified.ok, verified.failures
+    assert [replay.variant for replay in verified.replays] == ["int8"]
+    assert sum(path.stat().st_size for path in bundle.rglob("*")) < 27_000_000
+
+
+def test_default_bundle_kept_its_gate_with_the_normaliser_on_all_training_texts(bundle):
+    manifest = Bundle.open(bundle).manifest
+    (stage,) = (stage for stage in manifest.parity["stages"] if stage["name"] == "fp32 -> int8")
+    assert stage["texts"] >= 1000
+    assert stage["label_flips"] <= 0.005 * stage["texts"]
+    assert stage["truth"] == "labels"
+    assert manifest.normaliser == "http"
+    assert manifest.training["data"]["rows"] == 1200
+
+
+def test_card_names_data_licence_base_model_evaluation_parity_and_limits(bundle):
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    for part in (
+        "CC0",
+        "CC BY-NC-SA 4.0",
+        "all-MiniLM-L6-v2, Apache-2.0",
+        "## Evaluation",
+        "test",
+        "## Parity",
+        "2012 to 2015",
+        "no judgement of a person",
+    ):
+        assert part in card, part
+
+
+def test_default_bundle_tells_an_attack_from_an_announcement(bundle):
+    classifier = Classifier.load(bundle, device="cpu", threads=1)
+    assert classifier.labels == ("neutral", "partisan")
+    texts = [
+        "The Senate will hold a hearing on veterans' housing tomorrow at 10 am. https://t.co/AbCdEfGhIj",
+        "The President's failed, job-killing health law is hurting families. Repeal it now!",
+    ]
+    assert classifier.predict(texts) == ["neutral", "partisan"]
