@@ -124,7 +124,7 @@ def judge(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Sharpness:
-    """Return Brier score, log loss and ECE of softmax(logits), with percentile intervals of a bootstrap by true class.
+    """Return Brier score, log loss and ECE of softmax(logits), with intervals of a bootstrap within each true class.
 
     Args:
         logits: float [n, C].
@@ -139,8 +139,8 @@ def judge(
     """
     if resamples < 1 or seed < 0 or not 0 < confidence < 1:
         raise UsageError(
-            f"resamples, seed and confidence are {resamples}, {seed} and {confidence}, expected at least 1, at least 0, "
-            "and between 0 and 1."
+            f"resamples, seed and confidence are {resamples}, {seed} and {confidence}, expected at least 1, at least "
+            "0, and between 0 and 1."
         )
     values, true = _checked(logits, true_indices)
     table = _losses(values, true)

@@ -206,7 +206,7 @@ def slices(judged: Judged) -> tuple[Slice, ...]:
         column = np.array(values, dtype=object)
         kinds, counts = np.unique(column.astype(str), return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        named = kinds[order[: _MOST_VALUES if len(kinds) > _MOST_VALUES else len(kinds)]]
+        named = kinds[order[:_MOST_VALUES]]
         groups += [(name, str(value), column == value) for value in named]
         if len(kinds) > len(named):
             groups.append((name, f"{len(kinds) - len(named)} other values", ~np.isin(column.astype(str), named)))

@@ -58,7 +58,7 @@ def _pairs(texts: Sequence[str], others: Sequence[str], threshold: float, *, sam
         raise UsageError(f"the similarity threshold is {threshold}, expected above 0, at most 1.")
     left = [normalised(text) for text in texts]
     right = left if same else [normalised(text) for text in others]
-    found = {(i, j): 1.0 for i, j in _equal(left, right, same=same)}
+    found = dict.fromkeys(_equal(left, right, same=same), 1.0)
     if max(len(left), len(right)) <= MOST_TEXTS:
         for i, j, similarity in _near(left, right, threshold, same=same):
             found.setdefault((i, j), similarity)

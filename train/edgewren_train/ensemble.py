@@ -2,7 +2,8 @@
 
 Judged on out-of-fold logits over the same folds, so no row's members or temperatures have seen it. Two tests are made
 on the same rows: of balanced accuracy (paired stratified bootstrap, `edgewren.metrics.compare`), which decides, and of
-log loss. The result is a trained model of kind "ensemble" that holds its members' folders; export makes one graph of it.
+log loss. The result is a trained model of kind "ensemble" that holds its members' folders; export makes one graph of
+it.
 """
 
 from __future__ import annotations
@@ -67,14 +68,15 @@ class Verdict:
             f"  {name:<{width}}  {entry.balanced_accuracy.as_text()}"
             for name, entry in zip(names, self.evaluations, strict=True)
         ]
-        gain = self.comparison
-        lines += [
-            f"ensemble minus {self.members[self.best]} (paired): balanced accuracy "
-            f"{gain.balanced_accuracy.as_text(signed=True)}, p = {gain.p_balanced_accuracy:.3f}; log loss "
-            f"{self.log_loss.as_text(signed=True)} (below 0 is better)",
-            f"only the ensemble right {gain.only_a_right} rows, only {self.members[self.best]} right "
-            f"{gain.only_b_right}, McNemar's exact test p = {gain.mcnemar_p:.3f}",
-        ]
+        gain, best = self.comparison, self.members[self.best]
+        lines.append(
+            f"ensemble minus {best} (paired): balanced accuracy {gain.balanced_accuracy.as_text(signed=True)}, p = "
+            f"{gain.p_balanced_accuracy:.3f}; log loss {self.log_loss.as_text(signed=True)} (below 0 is better)"
+        )
+        lines.append(
+            f"only the ensemble right {gain.only_a_right} rows, only {best} right {gain.only_b_right}; McNemar's exact "
+            f"test p = {gain.mcnemar_p:.3f}"
+        )
         return "\n".join(lines)
 
 

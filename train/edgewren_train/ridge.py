@@ -65,7 +65,7 @@ class RidgeHead:
         return values[:, 0] if values.shape[1] == 1 else values
 
     def logits(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Return logits, float64 [n, classes], before any temperature: [-d/2, d/2] for two classes' decision value d."""
+        """Return logits, float64 [n, classes], before any temperature; of two classes [-d/2, d/2]."""
         values = self.decision(features)
         return np.stack([-values / 2, values / 2], axis=1) if values.ndim == 1 else values
 

@@ -1,4 +1,4 @@
-"""Reads back a trained model's folder for what follows training: ensembles, error analysis, reports. Loads no weights."""
+"""Reads back a trained model's folder for what follows: ensembles, error analysis, reports. Loads no weights."""
 
 from __future__ import annotations
 

@@ -68,13 +68,10 @@ def _account(analysis: Analysis, shown: int) -> str:
     lines = [f"== {analysis.source}: {analysis.rows:,} rows, {analysis.mistakes:,} of them labelled otherwise", ""]
     lines += ["Most confident mistakes (row, given -> model's label and its probability):"]
     lines += _rows(analysis.confident_mistakes[:shown])
-    lines += [
-        "",
-        f"Labels to check: held-out scores dispute {analysis.suspect_count:,} of {analysis.rows:,} (confident learning).",
-        *_rows(analysis.suspects[:shown]),
-        "",
-        f"{'slice':<32}  {'rows':>6}  share right           balanced accuracy",
-    ]
+    disputed = f"{analysis.suspect_count:,} of {analysis.rows:,}"
+    lines += ["", f"Labels to check: held-out scores dispute {disputed} (row, given -> likelier label):"]
+    lines += _rows(analysis.suspects[:shown])
+    lines += ["", f"{'slice':<32}  {'rows':>6}  share right           balanced accuracy"]
     for part in analysis.slices:
         balanced = part.balanced_accuracy.as_text() if part.balanced_accuracy is not None else "(one class only)"
         name = _short(f"{part.name}: {part.value}", 32)
@@ -91,20 +88,19 @@ def _account(analysis: Analysis, shown: int) -> str:
 
 def _rows(rows: Sequence[Row]) -> list[str]:
     return [
-        f"  {row.row:>6}  {row.label} -> {row.predicted} {row.score_predicted:.2f}  {_short(row.text, _TEXT_CHARACTERS)}"
-        for row in rows
+        f"  {row.row:>6}  {row.label} -> {row.predicted} {row.score_predicted:.2f}  {_short(row.text)}" for row in rows
     ]
 
 
 def _pairs(pairs: Sequence[Alike]) -> list[str]:
     lines = []
     for pair in pairs:
-        lines.append(f"  {pair.similarity:.2f}  row {pair.row} ({pair.label}): {_short(pair.text, _TEXT_CHARACTERS)}")
-        lines.append(f"        row {pair.other_row} ({pair.other_label}): {_short(pair.other_text, _TEXT_CHARACTERS)}")
+        lines.append(f"  {pair.similarity:.2f}  row {pair.row} ({pair.label}): {_short(pair.text)}")
+        lines.append(f"        row {pair.other_row} ({pair.other_label}): {_short(pair.other_text)}")
     return lines
 
 
-def _short(text: str, limit: int) -> str:
+def _short(text: str, limit: int = _TEXT_CHARACTERS) -> str:
     """Return a text on one line, without terminal codes, cut to a length."""
     plain = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"
