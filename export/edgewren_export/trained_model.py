@@ -16,7 +16,6 @@ _MEMBERS = "members"
 WEIGHTS = {
     "ridge": ("encoder", "head.safetensors"),
     "lora": ("classifier",),
-    "ensemble": (_MEMBERS,),
     "static": ("tokens.safetensors", "head.safetensors", "encoder.json"),
     "ensemble": (_MEMBERS,),
 }
