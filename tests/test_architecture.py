@@ -28,8 +28,19 @@ FLOORS = (
     {"classifier"},
     {"bundle"},
     {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
-    {"session", "scheduling", "staged", "text", "batching", "metrics", "probabilities", "calibration", "heatmap"},
-    {"device", "onnx_operators", "protobuf", "strict_json"},
+    {
+        "session",
+        "scheduling",
+        "staged",
+        "names",
+        "text",
+        "batching",
+        "metrics",
+        "probabilities",
+        "calibration",
+        "heatmap",
+    },
+    {"device", "lifetime", "onnx_operators", "protobuf", "strict_json"},
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""

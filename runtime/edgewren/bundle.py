@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgewren import bundle_settings, onnx_scan, strict_json, tokenizer_scan
+from edgewren import bundle_settings, names, onnx_scan, strict_json, tokenizer_scan
 from edgewren.bundle_folder import MAXIMUM_FILES, SUFFIXES, check_listing, plain_name, read_regular
 from edgewren.device import Device
 from edgewren.errors import (
@@ -130,12 +130,12 @@ class Bundle:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], expected_sha256: str | None = None, *, check_files: bool = True
+        cls, path: str | os.PathLike[str] | None = None, expected_sha256: str | None = None, *, check_files: bool = True
     ) -> Bundle:
         """Open a bundle folder; check its manifest, its list of files, and all files but tokenizer and models.
 
         Args:
-            path: the folder.
+            path: the folder, or a bundle's name (see `names.resolve`); None: the default inside the package.
             expected_sha256: SHA-256 that manifest.json must have; pins the whole bundle from outside.
             check_files: look into files; without, only names and sizes are compared, and `read` does the rest.
 
@@ -144,7 +144,7 @@ class Bundle:
                 version, a bad field, files missing, damaged, linked, or not named by the manifest.
             UsageError: expected_sha256 is no SHA-256.
         """
-        folder = Path(path)
+        folder = names.resolve(path)
         wanted = None if expected_sha256 is None else _wanted(expected_sha256)
         if not folder.is_dir():
             raise BundleMissingError(f"{folder} is not a folder. Expected a bundle written by 'edgewren export'.")

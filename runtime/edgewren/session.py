@@ -6,23 +6,25 @@ Knows tensors, not texts or labels. Export's parity gates run through this same 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.device import Device, import_onnxruntime
-from edgewren.errors import BundleModelError, DeviceError
+from edgewren.device import Device, import_onnxruntime, int8_may_saturate
+from edgewren.errors import BundleModelError, DeviceError, UsageError
+from edgewren.lifetime import keep_for_good, native_code, renew_after_fork
 
 logger = logging.getLogger(__name__)
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 # SkipLayerNormalization's CPU kernel is scalar; Add + LayerNormalization is vectorised since 1.30: +7 % fp32.
 DISABLED_OPTIMIZERS: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
-# Processors without VNNI saturate where uint8 is multiplied with int8: there, and only there, onnxruntime then takes a
-# slower, exact kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by
-# up to 0.03.
+# Processors without VNNI saturate where uint8 is multiplied with int8; this makes onnxruntime take a slower, exact
+# kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by up to 0.03.
+# Only there: onnxruntime 1.32 takes that kernel on a VNNI processor too (Zen 5), where it costs 1.8 times the time.
 _NO_SATURATION = ("session.x64quantprecision", "1")
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
@@ -37,83 +39,141 @@ def feed(input_ids: NDArray[np.int64], inputs: Collection[str]) -> dict[str, NDA
     return values
 
 
-def open_session(model: bytes, *, device: Device, threads: int) -> Any:
-    """Return an onnxruntime session with this project's settings.
-
-    Raises:
-        BundleModelError: onnxruntime cannot load the bytes.
-        DeviceError: the CUDA provider did not start.
-    """
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry(*_NO_SATURATION)
-    if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    try:
-        session = onnxruntime.InferenceSession(
-            model, options, providers=_PROVIDERS[device], disabled_optimizers=DISABLED_OPTIMIZERS[device]
-        )
-    except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
-        raise BundleModelError(
-            f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
-        ) from error
-    # Only the session itself tells which provider really started; the list of available ones does not.
-    active = session.get_providers()
-    if device == "cuda" and "CUDAExecutionProvider" not in active:
-        raise DeviceError(
-            f"CUDA was requested but the session started on {', '.join(active)}: CUDA or cuDNN libraries are "
-            "missing or too old. Run 'edgewren doctor', or use device='cpu'."
-        )
-    return session
-
-
 class ModelSession:
-    """Runs one model on one device. Safe to call from several threads at once.
+    """Runs one model on one device. Safe to call from several threads at once, and in forked children.
 
     Args:
         model: the ONNX file's bytes.
         device: "cpu" or "cuda".
         threads: threads inside one call. Throughput comes from several callers with one thread each, which beats one
             caller with several (+9 % at batches of 8 tweets, measured on 2 cores).
+        read_again: returns the same bytes once more. With it, a forked child builds a session of its own on first use:
+            a session does not survive a fork (onnxruntime#9800). The bytes are not kept for this.
+        stage: the model is one stage of several (see `staged`): it may take and give hidden states too.
 
     Raises:
         BundleModelError: onnxruntime cannot load the bytes, or inputs and outputs are not a text classifier's.
         DeviceError: the CUDA provider did not start.
     """
 
-    def __init__(self, model: bytes, *, device: Device = "cpu", threads: int = 1) -> None:
-        self._session: Any = open_session(model, device=device, threads=threads)
-        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        device: Device = "cpu",
+        threads: int = 1,
+        read_again: Callable[[], bytes] | None = None,
+        stage: bool = False,
+    ) -> None:
+        self._device: Device = device
+        self._threads = threads
+        self._read_again = read_again
+        self._closed = False
+        self._building = threading.Lock()
+        self._session: Any = self._built(model)
+        # Only the session itself tells which provider really started; the list of available ones does not.
+        active = self._session.get_providers()
+        if device == "cuda" and "CUDAExecutionProvider" not in active:
+            raise DeviceError(
+                f"CUDA was requested but the session started on {', '.join(active)}: CUDA or cuDNN libraries are "
+                "missing or too old. Run 'edgewren doctor', or use device='cpu'."
+            )
+        self.providers: tuple[str, ...] = tuple(active)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         outputs = self._session.get_outputs()
-        if not {"input_ids"} <= set(self.inputs) <= _KNOWN_INPUTS or [node.name for node in outputs] != ["logits"]:
+        self.given = tuple(node.name for node in outputs)
+        fits = {"input_ids"} <= set(self.inputs) <= _KNOWN_INPUTS and self.given == ("logits",)
+        if self.given[:1] != ("logits",) or not (fits or stage):
             raise BundleModelError(
                 f"The model has inputs {list(self.inputs)} and outputs {[node.name for node in outputs]}. "
                 "Expected input_ids, attention_mask and optionally token_type_ids, and one output 'logits'."
             )
         width = outputs[0].shape[-1]
         self.outputs: int | None = width if isinstance(width, int) else None
+        if read_again is not None:
+            renew_after_fork(self)
 
     def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return logits, float32 [batch, labels], of token rows of equal length, int64 [batch, sequence].
 
         Raises:
+            UsageError: the session was closed.
+            DeviceError: this is a forked child of a process that uses CUDA.
             BundleModelError: the model fails, or makes something else than logits.
+            BundleError: this is a forked child, and the model's file is no longer the same.
         """
+        return self.call(["logits"], feed(input_ids, self.inputs))[0]
+
+    def call(self, names: Sequence[str], values: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return the named outputs, logits first, for all the inputs; `run` is this for a whole model.
+
+        Raises:
+            As `run`.
+        """
+        session = self._session
+        if session is None:
+            session = self._revived()
+        rows, tokens = next(iter(values.values())).shape[:2]
         try:
-            logits: NDArray[np.float32] = self._session.run(["logits"], feed(input_ids, self.inputs))[0]
-        except Exception as error:  # as above
+            with native_code():
+                results: list[NDArray[np.float32]] = session.run(names, dict(values))
+        except Exception as error:  # as in _built
             raise BundleModelError(
-                f"the model fails on {input_ids.shape[0]} texts of {input_ids.shape[1]} tokens: {error}. "
-                "Export the bundle again."
+                f"the model fails on {rows} texts of {tokens} tokens: {error}. Export the bundle again."
             ) from error
+        logits = results[0]
         # onnxruntime only warns where a result has not the shape that the model declares.
-        if logits.shape != (len(input_ids), self.outputs or logits.shape[-1]) or logits.dtype != np.float32:
+        if logits.shape != (rows, self.outputs or logits.shape[-1]) or logits.dtype != np.float32:
             raise BundleModelError(
-                f"the model makes {logits.dtype} logits of shape {logits.shape} for {len(input_ids)} texts, expected "
-                f"float32 of ({len(input_ids)}, {self.outputs or 'labels'}). Export the bundle again."
+                f"the model makes {logits.dtype} logits of shape {logits.shape} for {rows} texts, expected "
+                f"float32 of ({rows}, {self.outputs or 'labels'}). Export the bundle again."
             )
-        return logits
+        return results
+
+    def close(self) -> None:
+        """Give the model's memory back as soon as the last running call returns."""
+        self._closed = True
+        self._session = None
+
+    def renew(self) -> None:
+        """In a forked child: put the parent's session aside; `run` builds another."""
+        self._building = threading.Lock()
+        if self._session is not None:
+            keep_for_good(self._session)
+            self._session = None
+
+    def _built(self, model: bytes) -> Any:
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if int8_may_saturate():
+            options.add_session_config_entry(*_NO_SATURATION)
+        if self._device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        try:
+            with native_code():
+                return onnxruntime.InferenceSession(
+                    model,
+                    options,
+                    providers=_PROVIDERS[self._device],
+                    disabled_optimizers=DISABLED_OPTIMIZERS[self._device],
+                )
+        except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
+            raise BundleModelError(
+                f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
+            ) from error
+
+    def _revived(self) -> Any:
+        if self._closed or self._read_again is None:
+            raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+        if self._device == "cuda":
+            raise DeviceError(
+                "CUDA cannot be used in a forked child of a process that uses it. Start workers with the method "
+                "'spawn' or 'forkserver', or load the classifier after the fork."
+            )
+        with self._building:
+            if self._session is None:
+                self._session = self._built(self._read_again())
+            return self._session

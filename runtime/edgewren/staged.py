@@ -7,7 +7,7 @@ after which it leaves depends on its neighbours. Knows tensors, not texts or lab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgewren.device import Device
 from edgewren.errors import BundleModelError
-from edgewren.session import feed, open_session
+from edgewren.session import ModelSession, feed
 
 TOKENS_PER_STEP = 300
 """Tokens computed at once within a batch: what leaves room in a core's caches (see `batching`)."""
@@ -30,11 +30,13 @@ class Stage:
         model: its bytes.
         layer: it ends after this layer of the encoder.
         threshold: a text leaves where its two largest logits are further apart; None for the last stage.
+        read_again: returns the same bytes once more, for forked children (see `ModelSession`).
     """
 
     model: bytes
     layer: int
     threshold: float | None
+    read_again: Callable[[], bytes] | None = None
 
 
 class StagedSession:
@@ -48,25 +50,31 @@ class StagedSession:
     def __init__(self, stages: Sequence[Stage], *, device: Device = "cpu", threads: int = 1) -> None:
         self.layers = tuple(stage.layer for stage in stages)
         self.thresholds = tuple(np.inf if stage.threshold is None else stage.threshold for stage in stages)
-        self._sessions: list[Any] = [open_session(stage.model, device=device, threads=threads) for stage in stages]
-        self.providers: tuple[str, ...] = tuple(self._sessions[0].get_providers())
-        self._inputs = [tuple(node.name for node in session.get_inputs()) for session in self._sessions]
-        outputs = [{node.name: node for node in session.get_outputs()} for session in self._sessions]
+        self._sessions = [
+            ModelSession(stage.model, device=device, threads=threads, read_again=stage.read_again, stage=True)
+            for stage in stages
+        ]
+        self.providers = self._sessions[0].providers
+        self.outputs = self._sessions[-1].outputs
         handed: set[str] = set()
         self._handed: list[str | None] = []
-        for inputs, named, layer in zip(self._inputs, outputs, self.layers, strict=True):
-            given = set(named) - {"logits"}
-            fits = set(inputs) - {"input_ids", "attention_mask", "token_type_ids"} == handed
+        for session, layer in zip(self._sessions, self.layers, strict=True):
+            given = set(session.given) - {"logits"}
+            fits = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"} == handed
             last = layer == self.layers[-1]
-            if not fits or "logits" not in named or len(given) != (0 if last else 1):
+            if not fits or len(given) != (0 if last else 1):
                 raise BundleModelError(
-                    f"The stage that ends after layer {layer} has inputs {list(inputs)} and outputs {list(named)}, "
-                    f"which do not fit the stage before it ({sorted(handed)}). Export the bundle again."
+                    f"The stage that ends after layer {layer} has inputs {list(session.inputs)} and outputs "
+                    f"{list(session.given)}, which do not fit the stage before it ({sorted(handed)}). Export the "
+                    "bundle again."
                 )
             handed = given
             self._handed.append(next(iter(given), None))
-        width = outputs[-1]["logits"].shape[-1]
-        self.outputs: int | None = width if isinstance(width, int) else None
+
+    def close(self) -> None:
+        """Give the models' memory back as soon as the last running call returns."""
+        for session in self._sessions:
+            session.close()
 
     def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return logits, float32 [batch, labels], of token rows of equal length, int64 [batch, sequence]."""
@@ -115,12 +123,12 @@ class StagedSession:
     def _step(
         self, stage: int, input_ids: NDArray[np.int64], hidden: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        inputs = self._inputs[stage]
+        inputs = self._sessions[stage].inputs
         values: dict[str, NDArray[Any]] = {k: v for k, v in feed(input_ids, inputs).items() if k in inputs}
         if hidden is not None:
             values[str(self._handed[stage - 1])] = hidden
         handed = self._handed[stage]
-        results = self._sessions[stage].run(["logits"] if handed is None else ["logits", handed], values)
+        results = self._sessions[stage].call(["logits"] if handed is None else ["logits", handed], values)
         return results[0], None if handed is None else results[1]
 
 
