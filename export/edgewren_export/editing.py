@@ -102,14 +102,6 @@ class EditableGraph:
         self._model.graph.output.extend(outputs)
         return self.finish()
 
-    def keep_output(self, name: str) -> onnx.ModelProto:
-        """Return the edited model with this output alone. The graph must not be used after it."""
-        outputs = self._model.graph.output
-        kept = [output for output in outputs if output.name == name]
-        del outputs[:]
-        outputs.extend(kept)
-        return self.finish()
-
     def declare(self, name: str, shape: Sequence[str | int | None]) -> None:
         """State a float32 tensor's shape where onnxruntime infers a wrong one."""
         from onnx import TensorProto, helper

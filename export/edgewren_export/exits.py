@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from edgewren import batching
 from edgewren.errors import BundleError, ParityError
 from edgewren.staged import Stage, StagedSession
 from edgewren_export import graph, parity, stages
-from edgewren_export.fold import Head, fold, logits_from_decision
+from edgewren_export.fold import Head, fold, load_head, logits_from_decision
 from edgewren_export.trained_model import TrainedModel
 
 if TYPE_CHECKING:
@@ -71,12 +71,20 @@ def read_exits(model: TrainedModel) -> tuple[ExitHead, ...]:
     return tuple(sorted(found, key=lambda entry: entry.layer))
 
 
-def attach(model: TrainedModel, head: Head, exits: Sequence[ExitHead], optimised: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the optimised graph with an output for each exit."""
+def attach(
+    model: TrainedModel, exits: Sequence[ExitHead], optimised: onnx.ModelProto, *, like: onnx.ModelProto | None = None
+) -> onnx.ModelProto:
+    """Return a graph of the whole model with an output for each exit.
+
+    Args:
+        optimised: fp32, or int8 made of `like`.
+        like: the fp32 graph, where `optimised` is another; in both, layers are normalised by the same scales.
+    """
     return stages.attach_exits(
         optimised,
-        fold(head, temperature=model.temperature),
+        fold(load_head(model.folder / "head.safetensors"), temperature=model.temperature),
         {entry.layer: fold(entry.head, temperature=entry.temperature) for entry in exits},
+        like=like,
     )
 
 
@@ -88,12 +96,11 @@ class StagedVariant:
     session: StagedSession
 
 
-def staged(
-    attached: onnx.ModelProto, hidden: Mapping[int, str], exits: Sequence[ExitHead], depth: int
-) -> StagedVariant:
+def staged(attached: onnx.ModelProto, exits: Sequence[ExitHead]) -> StagedVariant:
     """Cut a graph with exits (fp32 or quantised) into stages."""
+    hidden = stages.hidden_names(attached)
     parts = stages.split(attached, hidden, [entry.layer for entry in exits])
-    layers = [*(entry.layer for entry in exits), depth]
+    layers = [*(entry.layer for entry in exits), max(hidden)]
     # Logits are decision values times the exit's temperature, and so are their distances.
     thresholds = [*(entry.threshold * entry.temperature for entry in exits), None]
     built = tuple(

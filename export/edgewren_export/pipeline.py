@@ -25,7 +25,6 @@ from edgewren.device import granted_cores
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
 from edgewren.session import ModelSession
 from edgewren_export import exits, fold, graph, parity, static
-from edgewren_export import stages as stages_of
 from edgewren_export.calibration import vocabulary_rows
 from edgewren_export.card import model_card
 from edgewren_export.cuda import half_for_cuda
@@ -130,10 +129,8 @@ def export(
     if "LayerNormalization" not in report["operators"]:
         say("note: onnxruntime fuses nothing in this architecture; it runs unfused, and slower")
 
-    attached, hidden = optimised, dict[int, str]()
     if exit_heads:
-        head = fold.load_head(model.folder / "head.safetensors")
-        attached, hidden = exits.attach(model, head, exit_heads, optimised), stages_of.hidden_names(optimised)
+        attached = exits.attach(model, exit_heads, optimised)
         proved = exits.prove_heads(model, loaded, exit_heads, attached, ids)
         report["stages"] += [stage.as_dict() for stage in proved]
         say(f"exits: {len(proved)} heads, largest difference {max(stage.max_difference for stage in proved):.1e}")
@@ -148,8 +145,8 @@ def export(
 
     if "int8" in precisions:
         calibration = _calibration_rows(model, loaded, ids)
-        variants[_INT8_FILE], built, quantised = _int8(
-            attached, ids, calibration, optimised_logits, model.labels, truth, report, say
+        variants[_INT8_FILE], built = _int8(
+            optimised, ids, calibration, optimised_logits, model.labels, truth, report, say
         )
         differences["int8"] = golden_difference(built)
         held_out = held_out_rows(model, _gate_step(model)) if texts is None else None
@@ -159,12 +156,15 @@ def export(
             say(f"calibration on int8's logits: {checked.as_text()}")
     staged: dict[str, exits.StagedVariant] = {}
     if exit_heads:
-        graphs = {"fp32": (attached, optimised_logits)} if "fp32" in precisions else {}
+        whole = {"fp32": (attached, optimised_logits)} if "fp32" in precisions else {}
         if "int8" in precisions:
-            graphs["int8"] = (quantised, _run(built, ids))
-        for precision, (whole, logits) in graphs.items():
+            import onnx
+
+            int8 = exits.attach(model, exit_heads, onnx.load_from_string(variants[_INT8_FILE]), like=optimised)
+            whole["int8"] = (int8, _run(built, ids))
+        for precision, (with_exits, logits) in whole.items():
             name = f"{precision}_exit"
-            staged[name] = exits.staged(whole, hidden, exit_heads, max(hidden))
+            staged[name] = exits.staged(with_exits, exit_heads)
             report.setdefault("exits", {})[name] = exits.prove(
                 name, staged[name], ids, logits, model.training["exits"]["allowed"]
             )
@@ -340,17 +340,15 @@ def _int8(
     truth: Sequence[str] | None,
     report: dict[str, Any],
     say: Callable[[str], None],
-) -> tuple[bytes, ModelSession, onnx.ModelProto]:
-    """Build the int8 variant and prove it: few flips, little loss, and the same bits alone and in any batch. Returned
-    last is the graph with the early exits that `optimised` had.
+) -> tuple[bytes, ModelSession]:
+    """Build the int8 variant and prove it: few flips, little loss, and the same bits alone and in any batch.
 
     Fixed scales come first, being the fastest; where they miss the gate, scales per token must meet it.
     """
     calibrated = calibrate(optimised, calibration)
     for per_token in (False, True):
         quantised = quantise(calibrated, per_token=per_token)
-        whole = stages_of.without_exits(quantised)
-        data: bytes = whole.SerializeToString()
+        data: bytes = quantised.SerializeToString()
         session = ModelSession(data)
         logits = _run(session, ids)
         try:
@@ -362,7 +360,7 @@ def _int8(
             say(f"note: {str(error).partition(';')[0]}; trying a scale per token, a little slower")
     report["stages"].append(stage.as_dict())
     neighbours = _check_neighbours(session, ids[:_NEIGHBOUR_TEXTS], logits, exact=True)
-    counted = operators(whole)
+    counted = operators(quantised)
     fused = counted.get("Attention", 0)
     report["int8"] = {
         "scales": "per token" if per_token else "fixed",
@@ -377,7 +375,7 @@ def _int8(
         f"{stage.mean_difference:.1e}, {stage.label_flips} labels changed, macro-F1 {stage.macro_f1_fp32:.4f} -> "
         f"{stage.macro_f1:.4f} (against {stage.truth}); alone and in a batch: {neighbours}"
     )
-    return data, session, quantised
+    return data, session
 
 
 def _fp16(

@@ -25,13 +25,17 @@ Affine = tuple[NDArray[np.float32], NDArray[np.float32]]
 _NORMS_PER_LAYER = 2
 
 
-def attach_exits(model: onnx.ModelProto, head: Affine, exits: Mapping[int, Affine]) -> onnx.ModelProto:
+def attach_exits(
+    model: onnx.ModelProto, head: Affine, exits: Mapping[int, Affine], *, like: onnx.ModelProto | None = None
+) -> onnx.ModelProto:
     """Return the model with an output exit_K for each layer K: pooling and all that follows, on that layer's output.
 
     Args:
-        model: optimised fp32, its only output logits.
+        model: its only output logits.
         head: the folded head of the whole model, which is found in the graph by its values.
         exits: the folded head of each layer.
+        like: the fp32 graph of which `model` was made. Where the biases of residual branches have moved into
+            LayerNormalization (see `residual`), the exits take them off again.
 
     Raises:
         BundleError: the layers of this architecture cannot be told apart, or the head is not found.
@@ -43,6 +47,7 @@ def attach_exits(model: onnx.ModelProto, head: Affine, exits: Mapping[int, Affin
     nodes = graph.nodes()
     hidden = _layer_outputs(nodes)
     last = max(hidden)
+    reference = None if like is None else _betas(like)
     tail = _depending(nodes, hidden[last])
     constants = {name for node in tail for name in node.input if graph.value(name) is not None}
     weight = _find(graph, constants, head[0].T)
@@ -50,8 +55,14 @@ def attach_exits(model: onnx.ModelProto, head: Affine, exits: Mapping[int, Affin
     for layer, (own_weight, own_bias) in exits.items():
         if layer not in hidden or layer == last:
             raise BundleError(f"there is no exit after layer {layer}: the graph has {last} layers.")
+        shift = np.zeros(0, np.float32) if reference is None else _beta(graph, hidden[layer]) - reference[layer]
+        source = hidden[layer]
+        if shift.any():
+            source = graph.define(
+                "Sub", [source, graph.constant(f"exit_{layer}_shift", shift)], f"exit_{layer}_unshifted"
+            )
         renamed = {
-            hidden[last]: hidden[layer],
+            hidden[last]: source,
             weight: graph.constant(f"exit_{layer}_weight", np.ascontiguousarray(own_weight.T)),
             bias: graph.constant(f"exit_{layer}_bias", own_bias),
             "logits": f"exit_{layer}",
@@ -75,14 +86,8 @@ def attach_exits(model: onnx.ModelProto, head: Affine, exits: Mapping[int, Affin
     return extended
 
 
-def without_exits(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model with exits as the whole model: its only output is logits."""
-    whole = EditableGraph(model)
-    return whole.keep_output("logits")
-
-
 def hidden_names(model: onnx.ModelProto) -> dict[int, str]:
-    """Return the tensor after each layer, 0 being the embeddings, of an optimised graph before it is quantised.
+    """Return the tensor after each layer, 0 being the embeddings.
 
     Raises:
         BundleError: the layers of this architecture cannot be told apart.
@@ -169,6 +174,20 @@ def _layer_outputs(nodes: Sequence[onnx.NodeProto]) -> dict[int, str]:
             f"graph has {len(norms)} of them. Train without --exits."
         )
     return dict(enumerate(norms[::_NORMS_PER_LAYER]))
+
+
+def _betas(model: onnx.ModelProto) -> dict[int, NDArray[np.float32]]:
+    graph = EditableGraph(model)
+    return {layer: _beta(graph, name) for layer, name in _layer_outputs(graph.nodes(["logits"])).items()}
+
+
+def _beta(graph: EditableGraph, normalised: str) -> NDArray[np.float32]:
+    """Return what a LayerNormalization adds last."""
+    node = graph.producer(normalised)
+    beta = graph.value(node.input[2]) if node is not None and len(node.input) == 3 else None
+    if beta is None:
+        raise BundleError(f"the LayerNormalization of {normalised} has no constant offset. Train without --exits.")
+    return beta
 
 
 def _depending(nodes: Sequence[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
