@@ -360,7 +360,7 @@ def test_folder_of_a_comparison_is_reported_with_failures_and_the_front(tmp_path
     assert main(["report", str(folder), "--output", str(tmp_path / "c.html")]) == 0
     html = (tmp_path / "c.html").read_text(encoding="utf-8")
     check_page(html)
-    for part in ("slow &lt;x&gt;", "cannot be loaded", "2 × 5-fold", "p = 0.030 (after Holm)", "Quality against speed"):
+    for part in ("slow &lt;x&gt;", "cannot be loaded", "2 x 5-fold", "p = 0.030 (after Holm)", "Quality against speed"):
         assert part in html
     assert sorted(path.name for path in (tmp_path / "c-charts").iterdir()) == ["candidates.png", "trade-off.png"]
     assert read_comparison(folder / "comparison.json").front == {"wide", "small"}

@@ -76,8 +76,8 @@ def read_comparison(path: str | Path) -> ComparisonFacts:
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} lacks {error}. Expected the output of 'edgewren compare --json'.") from error
     raise InputError(
-        f"{path} is no comparison. Expected comparison.json of 'edgewren compare', or what 'edgewren evaluate … --against "
-        "… --json' prints."
+        f"{path} is no comparison. Expected comparison.json of 'edgewren compare', or what 'edgewren evaluate' prints "
+        "with --against and --json."
     )
 
 
@@ -93,18 +93,16 @@ def _of_compare(document: Mapping[str, Any], name: str) -> ComparisonFacts:
         )
         for entry in document["candidates"]
     ]
-    tests = [
-        (
-            f"{pair['a']} minus {pair['b']}, balanced accuracy",
-            _signed(pair["difference"]),
+    tests = []
+    for pair in document["pairs"]:
+        chances = (
             f"p = {pair['p_holm']:.3f} (after Holm); better {pair['p_better']:.0%}, as good as equal "
-            f"{pair['p_equal']:.0%}, worse {pair['p_worse']:.0%}",
+            f"{pair['p_equal']:.0%}, worse {pair['p_worse']:.0%}"
         )
-        for pair in document["pairs"]
-    ]
+        tests.append((f"{pair['a']} minus {pair['b']}, balanced accuracy", _signed(pair["difference"]), chances))
     return ComparisonFacts(
         title=name,
-        how=f"{document['rows']:,} rows, {document['repeats']} × {document['folds']}-fold cross-validation; intervals "
+        how=f"{document['rows']:,} rows, {document['repeats']} x {document['folds']}-fold cross-validation; intervals "
         "and tests: corrected resampled t (Nadeau & Bengio 2003), chances: Corani & Benavoli 2015",
         candidates=candidates,
         tests=tests,
