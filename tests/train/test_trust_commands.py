@@ -15,6 +15,7 @@ from edgewren.calibration import cross_fitted
 from edgewren.cli.main import main
 from edgewren_train.ensemble import run_ensemble
 from edgewren_train.out_of_fold import read_out_of_fold
+from edgewren_train.reporting.comparison import read_comparison
 from edgewren_train.trained import read_trained
 
 HOSTILE = "<script>alert(1)</script>"
@@ -64,7 +65,7 @@ def description(folder):
     return json.loads((folder / "model.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("recipe", ["trained", "lora_model"])
+@pytest.mark.parametrize("recipe", ["trained", pytest.param("lora_model", marks=pytest.mark.slow)])
 def test_folds_give_an_honest_score_a_temperature_and_its_effect(recipe, request):
     model = read_trained(request.getfixturevalue(recipe))
     account = model.training["calibration"]
@@ -86,6 +87,7 @@ def test_no_calibration_leaves_scores_as_they_come(data, sentence_folder, tmp_pa
     assert description(tmp_path / "m")["temperature"] == 1.0
 
 
+@pytest.mark.slow
 def test_lora_holds_out_a_validation_part_by_default(data, encoder_folder, tmp_path, capsys):
     options = ["--encoder", str(encoder_folder("bert")), "--epochs", "1", "--max-length", "24"]
     assert main(["train", "lora", str(data), *options, "--output", str(tmp_path / "m"), "--precision", "fp32"]) == 0
@@ -104,12 +106,12 @@ def test_analysis_names_conflicts_and_slices(trained, data, capsys):
     assert "row 21 (angry): Shame on the council" in out
 
 
-def test_analysis_of_a_bundle_on_another_file_finds_leaks(trained, data, tmp_path, capsys):
-    assert main(["export", str(trained), "--output", str(tmp_path / "bundle")]) == 0
+@pytest.mark.slow
+def test_analysis_of_a_bundle_on_another_file_finds_leaks(bundle, data, tmp_path, capsys):
     other = tmp_path / "other.csv"
     other.write_text("text,label\nthe ferry is late,calm\nshame on the council tonight,angry\n", encoding="utf-8")
     capsys.readouterr()
-    assert main(["analyse", str(tmp_path / "bundle"), str(other), "--compare-with", str(data), "--json"]) == 0
+    assert main(["analyse", str(bundle), str(other), "--compare-with", str(data), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["rows"] == 2
     assert sorted(pair["other_row"] for pair in document["alike_across"]) == [12, 21]
@@ -141,6 +143,7 @@ def test_ensemble_that_does_not_win_is_refused_with_its_figures(trained, tmp_pat
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.slow
 def test_ensemble_averages_calibrated_logits_and_exports_as_one_graph(trained, lora_model, tmp_path, capsys):
     both = tmp_path / "both"
     assert main(["ensemble", str(trained), str(lora_model), "--output", str(both), "--force-ensemble"]) == 0
@@ -165,6 +168,7 @@ def test_ensemble_averages_calibrated_logits_and_exports_as_one_graph(trained, l
     assert "ensemble" in (bundles["both"] / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_exported_scores_are_the_calibrated_ones_and_the_decision_value_comes_back(lora_model, trained, tmp_path):
     from edgewren import Classifier
 
@@ -216,14 +220,15 @@ def test_models_that_do_not_fit_together_are_refused(trained, tmp_path, differen
 
 
 def test_ensemble_of_complementary_models_wins_and_is_built(trained, tmp_path):
-    """Two models that are each right where the other is unsure: out of fold, together they are right more often."""
+    """Two models that err in opposite directions: out of fold, together they are right far more often."""
     draw = np.random.default_rng(1)
     true = np.array([0 if label == "angry" else 1 for label in read_trained(trained).text_labels])
     signal = np.stack([1 - true, true], axis=1) * 1.0
-    for name in ("one", "two"):
+    noise = draw.normal(size=signal.shape)
+    for name, share in (("one", 1.2), ("two", -1.1)):
         folder = shutil.copytree(trained, tmp_path / name)
         held_out = read_out_of_fold(folder)
-        held_out.logits[:] = signal + draw.normal(size=signal.shape) * 1.1
+        held_out.logits[:] = signal + share * noise
         held_out.write(folder)
     said = []
     verdict = run_ensemble([tmp_path / "one", tmp_path / "two"], tmp_path / "both", say=said.append)
@@ -265,20 +270,24 @@ def check_page(html):
 
 @pytest.fixture(scope="module")
 def report(trained, tmp_path_factory):
-    """The report of a hostile name and text, with its bundle."""
-    folder = tmp_path_factory.mktemp("report")
-    bundle = folder / "bundle"
-    assert main(["export", str(trained), "--output", str(bundle)]) == 0
-    options = ["--bundle", str(bundle), "--output", str(folder / "report.html"), "--no-speed"]
-    assert main(["report", str(trained), *options]) == 0
-    return folder / "report.html"
+    """The report of a model with a hostile text."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    assert main(["report", str(trained), "--output", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    assert main(["export", str(trained), "--output", str(folder)]) == 0
+    return folder
 
 
 def test_report_is_one_file_that_fetches_nothing_and_escapes_texts(report):
     html = report.read_text(encoding="utf-8")
     check_page(html)
     assert HOSTILE not in html
-    for part in ("How good it is", "What scores mean", "Leaving out", "Would more labels help?", "exported faithfully"):
+    for part in ("How good it is", "What scores mean", "Leaving out", "Would more labels help?", "Repeated texts"):
         assert part in html
     assert html.count("<svg ") == 5
     assert "var(--accent)" in html
@@ -296,13 +305,18 @@ def test_report_without_texts_shows_none(trained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 
-def test_report_of_a_bundle_alone_has_what_its_manifest_has(report, tmp_path):
-    assert main(["report", str(report.parent / "bundle"), "--output", str(tmp_path / "b.html"), "--no-png"]) == 0
-    html = (tmp_path / "b.html").read_text(encoding="utf-8")
-    check_page(html)
-    assert "3-fold cross-validation" in html
-    assert "exported faithfully" in html
-    assert "Would more labels help?" not in html
+@pytest.mark.slow
+def test_report_with_a_bundle_has_parity_and_speed_and_that_of_a_bundle_alone_what_it_has(trained, bundle, tmp_path):
+    options = ["--no-png", "--no-learning-curve"]
+    assert main(["report", str(trained), "--bundle", str(bundle), "--output", str(tmp_path / "m.html"), *options]) == 0
+    assert main(["report", str(bundle), "--output", str(tmp_path / "b.html"), *options]) == 0
+    whole, alone = ((tmp_path / name).read_text(encoding="utf-8") for name in ("m.html", "b.html"))
+    for html in (whole, alone):
+        check_page(html)
+        assert "3-fold cross-validation" in html
+        assert "exported faithfully" in html
+    assert "texts/s" in whole
+    assert "Would more labels help?" not in alone
 
 
 def test_existing_report_is_kept_without_force(report, trained, capsys):
@@ -310,15 +324,46 @@ def test_existing_report_is_kept_without_force(report, trained, capsys):
     assert "--force" in capsys.readouterr().err
 
 
-def test_comparison_of_two_bundles_is_reported(report, data, tmp_path, capsys):
-    bundle = str(report.parent / "bundle")
+@pytest.mark.slow
+def test_comparison_of_two_bundles_is_reported(bundle, data, tmp_path, capsys):
     capsys.readouterr()
-    assert main(["evaluate", str(data), "--model", bundle, "--against", bundle, "--json"]) == 0
+    assert main(["evaluate", str(data), "--model", str(bundle), "--against", str(bundle), "--json"]) == 0
     (tmp_path / "c.json").write_text(capsys.readouterr().out, encoding="utf-8")
     assert main(["report", str(tmp_path / "c.json"), "--output", str(tmp_path / "c.html"), "--no-png"]) == 0
     html = (tmp_path / "c.html").read_text(encoding="utf-8")
     check_page(html)
     assert "bundle minus bundle, balanced accuracy" in html
+
+
+def test_folder_of_a_comparison_is_reported_with_failures_and_the_front(tmp_path):
+    """The shape of comparison.json, as `edgewren compare` documents it."""
+
+    def figure(value):
+        return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+    def candidate(name, value, speed):
+        scores = {"balanced_accuracy": figure(value), "macro_f1": figure(value)}
+        return {"name": name, **scores, "texts_per_s": speed, "megabytes": 90.0}
+
+    pair = {"a": "wide", "b": "small", "difference": figure(0.05), "p_holm": 0.03}
+    document = {
+        "rows": 100,
+        "folds": 5,
+        "repeats": 2,
+        "candidates": [candidate("wide", 0.8, 50.0), candidate("small", 0.75, 500.0), candidate("slow <x>", 0.7, 20.0)],
+        "pairs": [{**pair, "p_better": 0.9, "p_equal": 0.08, "p_worse": 0.02}],
+        "failures": {"gone": "cannot be loaded"},
+    }
+    folder = tmp_path / "encoders"
+    folder.mkdir()
+    (folder / "comparison.json").write_text(json.dumps(document), encoding="utf-8")
+    assert main(["report", str(folder), "--output", str(tmp_path / "c.html")]) == 0
+    html = (tmp_path / "c.html").read_text(encoding="utf-8")
+    check_page(html)
+    for part in ("slow &lt;x&gt;", "cannot be loaded", "2 x 5-fold", "p = 0.030 (after Holm)", "Quality against speed"):
+        assert part in html
+    assert sorted(path.name for path in (tmp_path / "c-charts").iterdir()) == ["candidates.png", "trade-off.png"]
+    assert read_comparison(folder / "comparison.json").front == {"wide", "small"}
 
 
 @pytest.mark.parametrize(("content", "message"), [("{", "cannot be read as JSON"), ("{}", "is no comparison")])

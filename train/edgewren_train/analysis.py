@@ -188,7 +188,8 @@ def label_suspects(scores: NDArray[np.float64], true: NDArray[np.int64]) -> NDAr
     )
     candidates = np.where(scores >= thresholds, scores, -np.inf)
     believed = candidates.argmax(axis=1)
-    disputed = np.flatnonzero(np.isfinite(candidates.max(axis=1)) & (believed != true))
+    rows = np.arange(len(true))
+    disputed = np.flatnonzero(np.isfinite(candidates.max(axis=1)) & (scores[rows, believed] > scores[rows, true]))
     margin = scores[disputed, believed[disputed]] - scores[disputed, true[disputed]]
     return disputed[np.argsort(-margin, kind="stable")]
 

@@ -71,9 +71,43 @@ def read_comparison(path: str | Path) -> ComparisonFacts:
     try:
         if "against" in document:
             return _of_evaluate(document)
+        if "candidates" in document:
+            return _of_compare(document, Path(path).absolute().parent.name)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} lacks {error}. Expected the output of 'edgewren compare --json'.") from error
-    raise InputError(f"{path} is no comparison. Expected the output of 'edgewren evaluate … --against … --json'.")
+    raise InputError(
+        f"{path} is no comparison. Expected comparison.json of 'edgewren compare', or what 'edgewren evaluate' prints "
+        "with --against and --json."
+    )
+
+
+def _of_compare(document: Mapping[str, Any], name: str) -> ComparisonFacts:
+    """Read comparison.json, written by `edgewren compare` with the best candidate first."""
+    candidates = [
+        Candidate(
+            name=entry["name"],
+            balanced_accuracy=entry["balanced_accuracy"],
+            macro_f1=entry["macro_f1"],
+            texts_per_s=entry["texts_per_s"],
+            megabytes=entry["megabytes"],
+        )
+        for entry in document["candidates"]
+    ]
+    tests = []
+    for pair in document["pairs"]:
+        chances = (
+            f"p = {pair['p_holm']:.3f} (after Holm); better {pair['p_better']:.0%}, as good as equal "
+            f"{pair['p_equal']:.0%}, worse {pair['p_worse']:.0%}"
+        )
+        tests.append((f"{pair['a']} minus {pair['b']}, balanced accuracy", _signed(pair["difference"]), chances))
+    return ComparisonFacts(
+        title=name,
+        how=f"{document['rows']:,} rows, {document['repeats']} x {document['folds']}-fold cross-validation; intervals "
+        "and tests: corrected resampled t (Nadeau & Bengio 2003), chances: Corani & Benavoli 2015",
+        candidates=candidates,
+        tests=tests,
+        failures=list(document["failures"].items()),
+    )
 
 
 def _of_evaluate(document: Mapping[str, Any]) -> ComparisonFacts:
@@ -87,7 +121,7 @@ def _of_evaluate(document: Mapping[str, Any]) -> ComparisonFacts:
     tests = [
         (
             f"{names[0]} minus {names[1]}, {title}",
-            f"{compared[key]['value']:+.3f} [{compared[key]['low']:+.3f}, {compared[key]['high']:+.3f}]",
+            _signed(compared[key]),
             f"p = {compared['p_' + key]:.3f}",
         )
         for key, title in (("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro-F1"))
@@ -106,3 +140,7 @@ def _of_evaluate(document: Mapping[str, Any]) -> ComparisonFacts:
         candidates=sorted(candidates, key=lambda entry: -entry.balanced_accuracy["value"]),
         tests=tests,
     )
+
+
+def _signed(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from edgewren_train.reporting.page import Report
 
 
+_COMPARISON = "comparison.json"
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb with the command line."""
     parser = subparsers.add_parser(
@@ -28,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "subject",
         metavar="SUBJECT",
-        help="trained model, bundle, or JSON file of a comparison (edgewren compare, or evaluate --against --json)",
+        help="trained model, bundle, folder of 'edgewren compare', or JSON of 'edgewren evaluate --against … --json'",
     )
     parser.add_argument("--bundle", metavar="BUNDLE", help="what the trained model was exported to: parity and speed")
     parser.add_argument("--output", "-o", metavar="HTML", help="default: SUBJECT-report.html")
@@ -46,7 +49,9 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren_train.reporting.page import comparison_report, model_report
 
     subject = Path(args.subject)
-    output = Path(args.output or f"{subject.name.removesuffix('.json')}-report.html")
+    if (subject / _COMPARISON).is_file():
+        subject = subject / _COMPARISON
+    output = Path(args.output or f"{Path(args.subject).name.removesuffix('.json')}-report.html")
     pictures = output.with_name(f"{output.stem}-charts")
     for path in (output, *(() if args.no_png else (pictures,))):
         if path.exists() and not args.force:
