@@ -21,6 +21,7 @@ from edgewren_export.trained_model import read_trained_model
 from edgewren_train.depth_run import ExitPlan
 from edgewren_train.runs import run_ridge
 
+pytestmark = pytest.mark.slow  # each bundle takes torch's exporter some seconds
 TEXTS = [*tiny_models.MIXED_TEXTS, *tiny_models.toy_texts(300, seed=3)[0]]
 
 
@@ -122,7 +123,6 @@ def test_verify_replays_all_variants(exit_bundle):
     assert [replay.variant for replay in result.replays] == ["fp32", "fp32_exit"]
 
 
-@pytest.mark.slow
 def test_int8_stages_are_the_int8_model(exit_model, tmp_path, many_texts, monkeypatch):
     from edgewren_export import parity
 
@@ -136,7 +136,6 @@ def test_int8_stages_are_the_int8_model(exit_model, tmp_path, many_texts, monkey
     assert (exits.answers(session, ids, complete=True)[0] == classifier.score(many_texts[:200]).logits).all()
 
 
-@pytest.mark.slow
 def test_exit_head_that_is_not_the_fitted_one_fails_its_gate(exit_model, tmp_path, monkeypatch):
     read = exits.read_exits
 
@@ -152,7 +151,6 @@ def test_exit_head_that_is_not_the_fitted_one_fails_its_gate(exit_model, tmp_pat
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.slow
 def test_promise_that_the_gates_texts_break_refuses_the_export(exit_model, tmp_path):
     model = shutil.copytree(exit_model, tmp_path / "model")
     described = json.loads((model / "model.json").read_text())
