@@ -17,8 +17,10 @@ export ORT_DISABLE_TELEMETRY = 1
 
 .PHONY: demo demo-train artifacts test test-fast prove-archives check format bench bench-rivals fuzz-bundles bench-load clean
 
-demo: $(CPU_VENV)/.ready ## score a shipped file with a default bundle; needs no more than edgewren[cpu]
+demo: $(CPU_VENV)/.ready ## score a shipped file with the default inside the wheel and with a larger bundle; needs no more than edgewren[cpu]
 	@rm -rf $(DEMO) && mkdir $(DEMO)
+	$(CPU_BIN)/edgewren score examples/town_posts_new.csv --output $(DEMO)/scored_by_the_default.csv
+	@$(CPU_BIN)/python examples/show_scored.py $(DEMO)/scored_by_the_default.csv
 	@if [ -d $(BUNDLES)/media-bias-ridge ]; then \
 	  set -x; $(CPU_BIN)/edgewren score examples/town_posts_new.csv --model $(BUNDLES)/media-bias-ridge --output $(DEMO)/scored.csv; \
 	  { set +x; } 2>/dev/null; $(CPU_BIN)/python examples/show_scored.py $(DEMO)/scored.csv; \

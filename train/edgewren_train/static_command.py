@@ -53,6 +53,7 @@ def _run(args: argparse.Namespace) -> int:
         alphas=alphas,
         extend=extend,
         folds=args.folds,
+        calibrated=not args.no_calibration,
         test=test,
         seed=args.seed,
         teaching=teaching,
