@@ -5,16 +5,21 @@ The way of a text: `predict` -> `score` -> `ModelSession.run`. Everything else h
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import wait
+from types import EllipsisType
+from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
+from edgewren.background import in_background
 from edgewren.bundle import Bundle
 from edgewren.device import choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
@@ -48,7 +53,12 @@ class Prediction(NamedTuple):
 class Classifier:
     """A text classifier loaded from a bundle. Make one with `Classifier.load`.
 
-    Threads may share it; pickling stores the bundle's path and hash and loads it again where it is unpickled.
+    Threads may share it. It works in forked children, where it loads the bundle again on first use. Pickling stores the
+    bundle's path and hash, and loads it again where it is unpickled. `with` and `close` give its memory back; what is
+    asked of it afterwards is a UsageError.
+
+    A model whose logits are not finite for some text (a damaged one; export refuses such models) spoils no other text:
+    `score`, `predict_proba` and `decision_function` have NaN in that row, and what must name a label raises.
 
     Attributes:
         labels: label names, in the order of all score columns.
@@ -58,7 +68,16 @@ class Classifier:
         bundle: the opened bundle, with its manifest.
     """
 
-    def __init__(self, bundle: Bundle, session: ModelSession, *, device: str, variant: str, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        session: ModelSession,
+        tokenizer: TextTokenizer,
+        *,
+        device: str,
+        variant: str,
+        threads: int,
+    ) -> None:
         self.bundle = bundle
         self.labels: tuple[str, ...] = bundle.manifest.labels
         self.device = device
@@ -66,12 +85,13 @@ class Classifier:
         self.threads = threads
         self._session = session
         on_cuda = device == "cuda"
+        on_cpu = batching.CHEAP_TOKENS_PER_BATCH if bundle.manifest.kind == "static" else batching.CPU_TOKENS_PER_BATCH
         self._scheduler = Scheduler(
-            TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length),
+            tokenizer,
             session,
             width=len(self.labels),
             threads=threads,
-            tokens_per_batch=batching.CUDA_TOKENS_PER_BATCH if on_cuda else batching.CPU_TOKENS_PER_BATCH,
+            tokens_per_batch=batching.CUDA_TOKENS_PER_BATCH if on_cuda else on_cpu,
             helpers=_CUDA_HELPERS if on_cuda else None,
         )
 
@@ -92,10 +112,10 @@ class Classifier:
             device: "auto" (CUDA where it works, else CPU; logs its choice), "cpu" or "cuda".
             threads: parallel computations; default: all CPU cores granted to this process.
             variant: name of a variant in the bundle; default: the best for the device.
-            expected_sha256: SHA-256 that the bundle's manifest.json must have: pins all of it.
+            expected_sha256: SHA-256 of manifest.json, which pins every file; `edgewren info` tells it.
 
         Raises:
-            BundleError: the folder is not a complete, undamaged bundle.
+            BundleError: the folder is not a complete, undamaged bundle, or not the expected one.
             DeviceError: CUDA was asked for and is not there.
             MissingDependencyError: onnxruntime is not installed.
             UsageError: threads is below 1.
@@ -108,7 +128,14 @@ class Classifier:
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
             chosen_device = "cpu"
         chosen_variant, entry = bundle.variant(variant, chosen_device)
-        session = ModelSession(bundle.read(entry.file), device=chosen_device)
+        # Both take as long without holding the interpreter's lock: together, checking costs next to no time.
+        tokenizer = in_background(lambda: TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length))
+        try:
+            session = ModelSession(
+                bundle.read(entry.file), device=chosen_device, read_again=functools.partial(bundle.read, entry.file)
+            )
+        finally:
+            wait([tokenizer])  # leave no thread behind
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
             raise BundleError(
                 f"{bundle.path / entry.file} has {session.outputs} outputs, but the manifest names "
@@ -116,15 +143,71 @@ class Classifier:
             )
         workers = 1 if chosen_device == "cuda" else threads or granted_cores()
         logger.info("loaded %s: variant %s on %s, %d threads", bundle.path, chosen_variant, chosen_device, workers)
-        return cls(bundle, session, device=chosen_device, variant=chosen_variant, threads=workers)
+        return cls(bundle, session, tokenizer.result(), device=chosen_device, variant=chosen_variant, threads=workers)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        """Return the most probable label of each text, in input order."""
-        return [self.labels[index] for index in self.score(texts).logits.argmax(axis=1)]
+        """Return the most probable label of each text, in input order.
+
+        Raises:
+            TypeError: `texts` is a single str, or an item is not a str.
+            BundleError: the model gave no finite logits for a text.
+        """
+        return [self.labels[index] for index in self._best(self.score(texts).logits)]
 
     def predict_proba(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return probabilities, float32 [n, labels], columns in the order of `labels`."""
         return softmax(self.score(texts).logits)
+
+    @overload
+    def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]: ...
+    @overload
+    def __call__(self, texts: Sequence[str], top_k: int | None) -> list[list[dict[str, Any]]]: ...
+    def __call__(
+        self, texts: Sequence[str], top_k: int | EllipsisType | None = ...
+    ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
+        """Answer like the text-classification pipeline of transformers.
+
+        Args:
+            texts: as for `score`.
+            top_k: not given: one {"label", "score"} per text, the best; a number or None (all): a list of that many
+                per text, the best first.
+
+        Raises:
+            TypeError: `texts` is a single str, or an item is not a str.
+            UsageError: top_k is below 1.
+            BundleError: the model gave no finite logits for a text.
+        """
+        if isinstance(top_k, int) and top_k < 1:
+            raise UsageError(f"top_k is {top_k}, expected at least 1, or None for all labels.")
+        logits = self.score(texts).logits
+        self._best(logits)
+        order = np.argsort(-logits, axis=1, kind="stable").tolist()
+        ranked = [
+            [{"label": self.labels[index], "score": row[index]} for index in indices]
+            for row, indices in zip(softmax(logits).tolist(), order, strict=True)
+        ]
+        return [row[0] for row in ranked] if top_k is ... else [row[:top_k] for row in ranked]
+
+    async def ascore(self, texts: Sequence[str]) -> Scores:
+        """Return what `score` does, without blocking the event loop: texts are computed in a thread of the classifier.
+
+        At most `threads` such calls are in work at once; the others wait in order. When the waiting task is cancelled
+        (by hand, `asyncio.timeout`, `asyncio.wait_for`), its work is dropped: at once if it has not begun, else after
+        the batch in hand.
+        """
+        import asyncio  # whoever awaits has it already; others need not pay for it
+
+        rows = _checked(texts)
+        stop = threading.Event()
+        future = self._scheduler.submit(functools.partial(self._score, rows, stop))
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            stop.set()
+
+    async def apredict_proba(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return what `predict_proba` does, without blocking the event loop; cancelled as `ascore` is."""
+        return softmax((await self.ascore(texts)).logits)
 
     def decision_function(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return decision values as scikit-learn does: float32 [n] for two labels (positive means the second label),
@@ -154,7 +237,7 @@ class Classifier:
 
     def _predictions(self, windows: Iterator[list[str]]) -> Iterator[Prediction]:
         for scores in self._scheduler.scores(windows):
-            best = scores.logits.argmax(axis=1).tolist()
+            best = self._best(scores.logits)
             for row, index in zip(softmax(scores.logits).tolist(), best, strict=True):
                 yield Prediction(self.labels[index], row[index], tuple(row))
 
@@ -180,10 +263,12 @@ class Classifier:
         Raises:
             TypeError: `texts` is a single str, or an item is not a str (its index is named).
         """
-        rows = _checked(texts)
+        return self._score(_checked(texts))
+
+    def _score(self, rows: list[str], stop: threading.Event | None = None) -> Scores:
         if len(rows) <= self.window_rows:
-            return self._scheduler.score(rows)
-        parts = list(self._scheduler.scores(_cut(rows, self.window_rows)))
+            return self._scheduler.score(rows, stop)
+        parts = list(self._scheduler.scores(_cut(rows, self.window_rows), stop))
         return Scores(
             logits=np.concatenate([part.logits for part in parts]),
             truncated=np.concatenate([part.truncated for part in parts]),
@@ -192,10 +277,35 @@ class Classifier:
             tokens=sum(part.tokens for part in parts),
         )
 
+    def _best(self, logits: NDArray[np.float32]) -> list[int]:
+        """Return the index of each row's best label."""
+        if not np.isfinite(logits).all():
+            row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+            raise BundleError(
+                f"The model of {self.bundle.path} ({self.variant}) gave no finite logits for text {row} (counted from "
+                "0) of its window: it is damaged, or overflows. Run 'edgewren verify', or leave such texts out: "
+                "predict_proba has NaN there."
+            )
+        best: list[int] = logits.argmax(axis=1).tolist()
+        return best
+
     @property
     def window_rows(self) -> int:
         """Texts that are best tokenised, de-duplicated and scheduled together on this device."""
         return CUDA_WINDOW_ROWS if self.device == "cuda" else WINDOW_ROWS
+
+    def close(self) -> None:
+        """Give memory and threads back. Calls in flight in other threads end with a UsageError after the batches in
+        hand; so does every later call. Closing twice is no error.
+        """
+        self._scheduler.close()
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reload, (str(self.bundle.path.absolute()), self.bundle.sha256, self.device, self.threads, self.variant)
@@ -233,10 +343,7 @@ def _checked_windows(windows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
 
 
 def _reload(path: str, sha256: str, device: str, threads: int, variant: str) -> Classifier:
-    classifier = Classifier.load(path, device=device, threads=threads, variant=variant)
-    if classifier.bundle.sha256 != sha256:
-        raise BundleError(
-            f"{path} is not the bundle that was pickled (manifest SHA-256 {classifier.bundle.sha256[:12]}…, expected "
-            f"{sha256[:12]}…). Pickle the classifier again."
-        )
-    return classifier
+    try:
+        return Classifier.load(path, device=device, threads=threads, variant=variant, expected_sha256=sha256)
+    except BundleError as error:
+        raise BundleError(f"This is not the bundle that was pickled. {error}") from error

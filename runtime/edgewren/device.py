@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import platform
 import sys
 import threading
 from collections.abc import Iterator
@@ -109,6 +110,20 @@ def _check_version(version: str) -> None:
             f"onnxruntime {version} is too old: edgewren needs {wanted} or newer. "
             "Run: pip install --upgrade 'edgewren[cpu]' (or [gpu])."
         )
+
+
+def int8_may_saturate(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether products of uint8 and int8 may saturate here: on x86 without VNNI, or where nothing tells.
+
+    Only Linux tells; elsewhere the answer is the safe one.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    with contextlib.suppress(OSError, StopIteration):
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        flags = next(line for line in text.splitlines() if line.startswith("flags")).split()
+        return not {"avx512_vnni", "avx_vnni"} & set(flags)
+    return True
 
 
 def granted_cores() -> int:

@@ -11,8 +11,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgewren import batching
 from edgewren.errors import UsageError
+from edgewren.lifetime import renew_after_fork
 from edgewren.session import ModelSession
 from edgewren.text import TextTokenizer
 
@@ -81,42 +82,65 @@ class Scheduler:
         self.closed = False
         self._session = session
         self.renew()
+        renew_after_fork(self)
 
     def renew(self) -> None:
         """Make new locks and a new pool: threads of the old ones do not exist in a process that was forked."""
         self._slots = threading.Semaphore(self.threads)
         # Threads start with the first work for them, and end with the last reference to the pool.
         self.pool = ThreadPoolExecutor(self.helpers, thread_name_prefix="edgewren") if self.helpers else None
+        self._callers = ThreadPoolExecutor(self.threads, thread_name_prefix="edgewren-call")
 
     def close(self) -> None:
-        """End calls that are in work and the pool's threads; what they hold in hand is finished first."""
+        """End calls in flight and the threads; batches in hand are finished first. Twice is as good as once."""
         self.closed = True
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._callers, self.pool):
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run one batch when one of `threads` slots is free."""
         with self._slots:
             return self._session.run(input_ids)
 
-    def scores(self, windows: Iterable[Sequence[str]]) -> Iterator[Scores]:
-        """Yield the scores of each window, in order. Closing the iterator early drops the rest.
+    def scores(self, windows: Iterable[Sequence[str]], stop: threading.Event | None = None) -> Iterator[Scores]:
+        """Yield the scores of each window, in order. Closing the iterator early, or setting `stop`, drops the rest.
 
         Windows are taken from their iterator in the calling thread, at most `WINDOWS_AHEAD` before they are needed.
         One that fits into a single batch is computed at once, before the next is asked for. What the iterator raises
         comes out after the windows before it.
         """
-        return _Call(self).scores(iter(windows))
+        return _Call(self, stop=stop).scores(iter(windows))
 
-    def score(self, texts: Sequence[str]) -> Scores:
-        """Return the scores of one window."""
+    def score(self, texts: Sequence[str], stop: threading.Event | None = None) -> Scores:
+        """Return the scores of one window.
+
+        Args:
+            stop: set by another thread, it ends the call after the batches in hand.
+
+        Raises:
+            UsageError: stopped, or closed meanwhile.
+        """
+        if self.closed:
+            raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+        if len(texts) == 1:  # nothing to schedule
+            tokens = self.tokenizer.encode(texts)
+            ids = tokens.rows.ids.astype(np.int64)
+            return Scores(self.run(ids[None]), tokens.truncated, tokens.repaired, distinct=1, tokens=len(ids))
         window = _Window(texts)
         window.tokenise(self)
-        if len(window.batches) > 1 and self.helpers:
-            return next(_Call(self, window).scores(iter(())))
+        if len(window.batches) > 1:
+            return next(_Call(self, window, stop).scores(iter(())))
         for batch in window.batches:
             window.compute(self, batch)
         return window.scores()
+
+    def submit(self, call: Callable[[], Scores]) -> Future[Scores]:
+        """Run a call in a thread of the scheduler's own; at most `threads` run at once, in order."""
+        try:
+            return self._callers.submit(call)
+        except RuntimeError as error:  # the pool is shut down, or the interpreter exits
+            raise UsageError("The classifier is closed. Load it again with Classifier.load.") from error
 
 
 class _Window:
@@ -165,8 +189,11 @@ _Task = tuple[_Window, NDArray[np.intp] | None]  # a batch to compute, or None: 
 class _Call:
     """One call's windows in flight. Calling thread and helpers take tasks from here under one lock."""
 
-    def __init__(self, scheduler: Scheduler, window: _Window | None = None) -> None:
+    def __init__(
+        self, scheduler: Scheduler, window: _Window | None = None, stop: threading.Event | None = None
+    ) -> None:
         self._scheduler = scheduler
+        self._stop = stop
         self._ahead = WINDOWS_AHEAD if scheduler.helpers else 0
         self._process = os.getpid()
         self._changed = threading.Condition(threading.Lock())
@@ -203,13 +230,16 @@ class _Call:
             if failure is not None:
                 raise failure
         finally:
-            with self._changed:
-                self._stopped = True
-                self._windows.clear()
+            self._stopped = True
+            if self._process == os.getpid():  # else a thread of the parent may hold this lock for good
+                with self._changed:
+                    self._windows.clear()
 
     def _check(self) -> None:
         if self._scheduler.closed:
-            raise UsageError("The classifier was closed while its results were being read. Load it again.")
+            raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+        if self._stop is not None and self._stop.is_set():
+            raise UsageError("Nobody waits for this call any more.")
         if self._process != os.getpid():
             raise UsageError("These results belong to the process that was forked. Score the texts again in this one.")
 
@@ -234,6 +264,7 @@ class _Call:
             with self._changed:
                 self._recruit()
         while True:
+            self._check()
             with self._changed:
                 if head.finished:
                     return

@@ -6,23 +6,25 @@ Knows tensors, not texts or labels. Export's parity gates run through this same 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.device import Device, import_onnxruntime
-from edgewren.errors import BundleModelError, DeviceError
+from edgewren.device import Device, import_onnxruntime, int8_may_saturate
+from edgewren.errors import BundleModelError, DeviceError, UsageError
+from edgewren.lifetime import keep_for_good, native_code, renew_after_fork
 
 logger = logging.getLogger(__name__)
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 # SkipLayerNormalization's CPU kernel is scalar; Add + LayerNormalization is vectorised since 1.30: +7 % fp32.
 DISABLED_OPTIMIZERS: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
-# Processors without VNNI saturate where uint8 is multiplied with int8: there, and only there, onnxruntime then takes a
-# slower, exact kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by
-# up to 0.03.
+# Processors without VNNI saturate where uint8 is multiplied with int8; this makes onnxruntime take a slower, exact
+# kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by up to 0.03.
+# Only there: onnxruntime 1.32 takes that kernel on a VNNI processor too (Zen 5), where it costs 1.8 times the time.
 _NO_SATURATION = ("session.x64quantprecision", "1")
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
@@ -38,36 +40,35 @@ def feed(input_ids: NDArray[np.int64], inputs: Collection[str]) -> dict[str, NDA
 
 
 class ModelSession:
-    """Runs one model on one device. Safe to call from several threads at once.
+    """Runs one model on one device. Safe to call from several threads at once, and in forked children.
 
     Args:
         model: the ONNX file's bytes.
         device: "cpu" or "cuda".
         threads: threads inside one call. Throughput comes from several callers with one thread each, which beats one
             caller with several (+9 % at batches of 8 tweets, measured on 2 cores).
+        read_again: returns the same bytes once more. With it, a forked child builds a session of its own on first use:
+            a session does not survive a fork (onnxruntime#9800). The bytes are not kept for this.
 
     Raises:
         BundleModelError: onnxruntime cannot load the bytes, or inputs and outputs are not a text classifier's.
         DeviceError: the CUDA provider did not start.
     """
 
-    def __init__(self, model: bytes, *, device: Device = "cpu", threads: int = 1) -> None:
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry(*_NO_SATURATION)
-        if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                model, options, providers=_PROVIDERS[device], disabled_optimizers=DISABLED_OPTIMIZERS[device]
-            )
-        except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
-            raise BundleModelError(
-                f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
-            ) from error
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        device: Device = "cpu",
+        threads: int = 1,
+        read_again: Callable[[], bytes] | None = None,
+    ) -> None:
+        self._device: Device = device
+        self._threads = threads
+        self._read_again = read_again
+        self._closed = False
+        self._building = threading.Lock()
+        self._session: Any = self._built(model)
         # Only the session itself tells which provider really started; the list of available ones does not.
         active = self._session.get_providers()
         if device == "cuda" and "CUDAExecutionProvider" not in active:
@@ -83,18 +84,27 @@ class ModelSession:
                 f"The model has inputs {list(self.inputs)} and outputs {[node.name for node in outputs]}. "
                 "Expected input_ids, attention_mask and optionally token_type_ids, and one output 'logits'."
             )
-        width = outputs[0].shape[-1]
+        width = outputs[0].shape[-1] if outputs[0].shape else None
         self.outputs: int | None = width if isinstance(width, int) else None
+        if read_again is not None:
+            renew_after_fork(self)
 
     def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return logits, float32 [batch, labels], of token rows of equal length, int64 [batch, sequence].
 
         Raises:
+            UsageError: the session was closed.
+            DeviceError: this is a forked child of a process that uses CUDA.
             BundleModelError: the model fails, or makes something else than logits.
+            BundleError: this is a forked child, and the model's file is no longer the same.
         """
+        session = self._session
+        if session is None:
+            session = self._revived()
         try:
-            logits: NDArray[np.float32] = self._session.run(["logits"], feed(input_ids, self.inputs))[0]
-        except Exception as error:  # as above
+            with native_code():
+                logits: NDArray[np.float32] = session.run(["logits"], feed(input_ids, self.inputs))[0]
+        except Exception as error:  # as in _built
             raise BundleModelError(
                 f"the model fails on {input_ids.shape[0]} texts of {input_ids.shape[1]} tokens: {error}. "
                 "Export the bundle again."
@@ -106,3 +116,51 @@ class ModelSession:
                 f"float32 of ({len(input_ids)}, {self.outputs or 'labels'}). Export the bundle again."
             )
         return logits
+
+    def close(self) -> None:
+        """Give the model's memory back as soon as the last running call returns."""
+        self._closed = True
+        self._session = None
+
+    def renew(self) -> None:
+        """In a forked child: put the parent's session aside; `run` builds another."""
+        self._building = threading.Lock()
+        if self._session is not None:
+            keep_for_good(self._session)
+            self._session = None
+
+    def _built(self, model: bytes) -> Any:
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if int8_may_saturate():
+            options.add_session_config_entry(*_NO_SATURATION)
+        if self._device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        try:
+            with native_code():
+                return onnxruntime.InferenceSession(
+                    model,
+                    options,
+                    providers=_PROVIDERS[self._device],
+                    disabled_optimizers=DISABLED_OPTIMIZERS[self._device],
+                )
+        except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
+            raise BundleModelError(
+                f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
+            ) from error
+
+    def _revived(self) -> Any:
+        if self._closed or self._read_again is None:
+            raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+        if self._device == "cuda":
+            raise DeviceError(
+                "CUDA cannot be used in a forked child of a process that uses it. Start workers with the method "
+                "'spawn' or 'forkserver', or load the classifier after the fork."
+            )
+        with self._building:
+            if self._session is None:
+                self._session = self._built(self._read_again())
+            return self._session

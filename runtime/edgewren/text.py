@@ -17,10 +17,17 @@ from tokenizers import Tokenizer
 
 from edgewren.batching import TokenRows
 from edgewren.errors import BundleTokenizerError
+from edgewren.lifetime import native_code
 
 CHARACTERS_PER_TOKEN = 250
 """Texts are cut at max_length times this many characters before tokenising: no vocabulary entry is longer on average,
 and a text of many megabytes must not stall a batch."""
+
+
+_SHORT = 2_000
+"""A single text of so many characters is tokenised in the calling thread. A batch, even of one, goes through threads of
+the tokenizer's own, which a busy machine must wake and a fork would cut off (in the child, it then does without).
+A longer text goes there nonetheless, since `encode` holds the GIL (60 µs for a tweet)."""
 
 
 @dataclass(frozen=True)
@@ -82,28 +89,29 @@ class TextTokenizer:
         repaired = np.zeros(count, dtype=np.bool_)
         prepared = list(texts)
         limit = self.max_length * CHARACTERS_PER_TOKEN
-        if max(map(len, prepared), default=0) > limit:
-            for row, text in enumerate(prepared):
-                if len(text) > limit:
-                    prepared[row] = text[:limit]
-                    truncated[row] = True
         for row, text in enumerate(prepared):
+            if len(text) > limit:
+                prepared[row] = text[:limit]
+                truncated[row] = True
             if not text.isascii():
                 try:
-                    text.encode()
+                    prepared[row].encode()
                 except UnicodeEncodeError:
-                    prepared[row] = repair(text)
+                    prepared[row] = repair(prepared[row])
                     repaired[row] = True
         try:
-            # Also for one text: without the offsets that `encode` computes it takes a fifth less time.
-            encodings = self._tokenizer.encode_batch_fast(prepared)
+            with native_code():
+                if count == 1 and len(prepared[0]) <= _SHORT:
+                    encodings = [self._tokenizer.encode(prepared[0])]
+                else:
+                    encodings = self._tokenizer.encode_batch_fast(prepared)
         except BaseException as error:
             raise _refusal("fails on a text", error) from error
-        rows = TokenRows.of([encoding.ids or [self._empty] for encoding in encodings])
-        for row in np.flatnonzero(rows.lengths == self.max_length).tolist():
-            if encodings[row].overflowing:
+        ids = [encoding.ids or [self._empty] for encoding in encodings]
+        for row, row_ids in enumerate(ids):
+            if len(row_ids) == self.max_length and encodings[row].overflowing:
                 truncated[row] = True
-        return Tokens(rows, truncated, repaired)
+        return Tokens(TokenRows.of(ids), truncated, repaired)
 
 
 def _refusal(what: str, error: BaseException) -> BaseException:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import pickle
 import random
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -190,7 +192,7 @@ def test_pickle_refuses_a_changed_bundle(tiny_bundle, make_bundle, tmp_path):
     pickled = pickle.dumps(Classifier.load(path, device="cpu", threads=1))
     shutil.rmtree(path)
     make_bundle(path, seed=8)
-    with pytest.raises(BundleError, match="is not the bundle that was pickled"):
+    with pytest.raises(BundleError, match="not the bundle that was pickled"):
         pickle.loads(pickled)
 
 
@@ -253,3 +255,142 @@ def test_auto_falls_back_to_the_cpu_where_the_bundle_has_nothing_for_cuda(tiny_b
         variant["device"] = "cpu"
     (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert Classifier.load(copy, device="auto").device == "cpu"
+
+
+def test_a_row_without_finite_logits_is_nan_where_numbers_are_asked_and_an_error_where_a_label_is(classifier):
+    texts = ["good vote", "good nonfinite", "bad tax"]
+    probabilities = classifier.predict_proba(texts)
+    assert np.isnan(probabilities[1]).all()
+    np.testing.assert_array_equal(probabilities[[0, 2]], classifier.predict_proba(["good vote", "bad tax"]))
+    for asked in (classifier.predict, classifier, lambda some: list(classifier.stream(some))):
+        with pytest.raises(BundleError, match="no finite logits for text 1 "):
+            asked(texts)
+
+
+def test_a_call_answers_as_a_transformers_pipeline_does(classifier, three_class_bundle):
+    texts = ["good vote", "bad tax"]
+    probabilities = classifier.predict_proba(texts)
+    assert classifier(texts) == [
+        {"label": label, "score": float(row.max())}
+        for label, row in zip(classifier.predict(texts), probabilities, strict=True)
+    ]
+    three = Classifier.load(three_class_bundle, device="cpu", threads=1)
+    ranked = three(texts, top_k=None)
+    for entries, row in zip(ranked, three.predict_proba(texts), strict=True):
+        assert {entry["label"]: entry["score"] for entry in entries} == dict(zip("abc", row.tolist(), strict=True))
+        assert [entry["score"] for entry in entries] == sorted(row.tolist(), reverse=True)
+    assert three(texts, top_k=2) == [entries[:2] for entries in ranked]
+    assert three(texts, top_k=1) == [[entry] for entry in three(texts)]
+    assert three([]) == three([], top_k=None) == []
+    with pytest.raises(UsageError, match="top_k is 0"):
+        three(texts, top_k=0)
+    with pytest.raises(TypeError, match=r"\[text\]"):
+        three("good vote")
+
+
+def test_an_unexpected_bundle_is_refused(tiny_bundle, classifier):
+    sha256 = classifier.bundle.sha256
+    assert Classifier.load(tiny_bundle, device="cpu", expected_sha256=sha256).predict(["good"])
+    with pytest.raises(BundleError, match=rf"{sha256}.*expected {'0' * 64}"):
+        Classifier.load(tiny_bundle, device="cpu", expected_sha256="0" * 64)
+
+
+def test_a_closed_classifier_says_so(tiny_bundle, texts):
+    with Classifier.load(tiny_bundle, device="cpu", threads=2) as classifier:
+        expected = classifier.score(texts).logits
+        stream = classifier.stream(texts * 20, window=300)
+        next(stream)
+    pickled = pickle.dumps(classifier)
+    classifier.close()
+    for asked in (classifier.predict, classifier.predict_proba, classifier.score, classifier):
+        with pytest.raises(UsageError, match="The classifier is closed"):
+            asked(["good"])
+    for asked in (classifier.stream(texts), classifier.score_windows([texts]), stream):
+        with pytest.raises(UsageError, match="The classifier is closed"):
+            list(asked)
+    with pytest.raises(UsageError, match="The classifier is closed"):
+        asyncio.run(classifier.ascore(["good"]))
+    np.testing.assert_array_equal(pickle.loads(pickled).score(texts).logits, expected)
+
+
+def test_closing_ends_calls_of_other_threads(tiny_bundle, texts):
+    classifier = Classifier.load(tiny_bundle, device="cpu", threads=2)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(lambda: [classifier.score(texts) for _ in range(10_000)]) for _ in range(3)]
+        classifier.score(texts)
+        classifier.close()
+        for call in calls:
+            with pytest.raises(UsageError, match="The classifier is closed"):
+                call.result(timeout=30)
+
+
+def test_awaited_scores_are_those_of_score_and_the_loop_goes_on(tiny_bundle, texts):
+    classifier = Classifier.load(tiny_bundle, device="cpu", threads=2)
+
+    async def main():
+        ticks = 0
+
+        async def tick():
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.001)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        many = await asyncio.gather(*(classifier.apredict_proba(texts) for _ in range(30)))
+        ticking.cancel()
+        return many, ticks
+
+    many, ticks = asyncio.run(main())
+    for probabilities in many:
+        np.testing.assert_array_equal(probabilities, classifier.predict_proba(texts))
+    assert ticks > 3
+
+    async def wrong():
+        await classifier.ascore("good")
+
+    with pytest.raises(TypeError, match=r"\[text\]"):
+        asyncio.run(wrong())
+
+
+def test_the_work_of_a_cancelled_caller_is_dropped(tiny_bundle, texts, monkeypatch):
+    classifier = Classifier.load(tiny_bundle, device="cpu", threads=1)
+    run = classifier._session.run
+    runs = itertools.count()
+    monkeypatch.setattr(classifier._session, "run", lambda ids: (next(runs), time.sleep(0.01), run(ids))[2])
+    batches = len(batching.plan(classifier._scheduler.tokenizer.encode(texts).rows.lengths, 300))
+
+    async def main():
+        begun = asyncio.create_task(classifier.ascore(texts))
+        waiting = [asyncio.create_task(classifier.ascore(texts)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        for task in waiting:
+            task.cancel()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(begun, 0.02)
+        assert all(
+            isinstance(done, asyncio.CancelledError) for done in await asyncio.gather(*waiting, return_exceptions=True)
+        )
+        return await classifier.ascore(["good vote"])  # the thread is free again
+
+    np.testing.assert_array_equal(asyncio.run(main()).logits, classifier.score(["good vote"]).logits)
+    assert next(runs) < batches  # of six calls with so many batches each
+
+
+@pytest.mark.slow
+def test_32_threads_with_2000_calls_each_agree_with_the_serial_result(tiny_bundle, texts):
+    shared = Classifier.load(tiny_bundle, device="cpu", threads=2)
+    expected = [shared.score([text]).logits.tobytes() for text in texts]
+
+    def calls(seed):
+        draw = random.Random(seed)
+        wrong = 0
+        for _ in range(2_000):
+            index = draw.randrange(len(texts) - 40)
+            count = draw.choice((1, 1, 1, 2, 7, 40))
+            found = shared.score(texts[index : index + count]).logits
+            wrong += found.tobytes() != b"".join(expected[index : index + count])
+        return wrong
+
+    with ThreadPoolExecutor(32) as pool:
+        assert sum(pool.map(calls, range(32))) == 0

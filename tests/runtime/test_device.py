@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from edgewren import device
+from edgewren import Classifier, device
 from edgewren.device import cgroup_quota, choose_device, granted_cores
 from edgewren.errors import DeviceError, MissingDependencyError
 
@@ -125,3 +125,38 @@ def test_a_late_import_warns_unless_the_host_opted_out_in_any_spelling(monkeypat
     with caplog.at_level("WARNING", logger="edgewren"):
         device.import_onnxruntime()
     assert ("its telemetry may be on" in caplog.text) is warned
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", "fpu avx2 avx512f", True),
+        ("x86_64", "fpu avx2 avx512f avx512_vnni", False),
+        ("AMD64", "fpu avx2 avx_vnni", False),
+        ("x86_64", None, True),
+        ("aarch64", None, False),
+    ],
+)
+def test_int8_may_saturate_only_on_x86_without_vnni(tmp_path, monkeypatch, machine, flags, expected):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t: x\n", encoding="utf-8")
+    assert device.int8_may_saturate(tmp_path / "cpuinfo") is expected
+
+
+def test_no_slower_int8_kernel_where_vnni_is(tiny_bundle, monkeypatch):
+    """onnxruntime 1.32 takes it on some VNNI processors, at 1.8 times the time."""
+    import onnxruntime
+
+    entries = []
+    add = onnxruntime.SessionOptions.add_session_config_entry
+    monkeypatch.setattr(
+        onnxruntime.SessionOptions,
+        "add_session_config_entry",
+        lambda self, key, value: entries.append((key, value)) or add(self, key, value),
+    )
+    for saturates in (True, False):
+        monkeypatch.setattr("edgewren.session.int8_may_saturate", lambda saturates=saturates: saturates)
+        Classifier.load(tiny_bundle, device="cpu", threads=1)
+        assert (("session.x64quantprecision", "1") in entries) is saturates
+        entries.clear()

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import embedding, lora, ridge
 from edgewren_train.calibration import calibrate
 from edgewren_train.encoders import load_encoder
+from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
 from edgewren_train.model import Description, save_lora, save_ridge
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 
@@ -144,6 +145,7 @@ def run_lora(
     *,
     encoder_spec: str,
     recipe: lora.LoraRecipe,
+    choosing: Choosing | None = None,
     normaliser: str = "http",
     split: Split | None = None,
     test: LabelledTexts | None = None,
@@ -153,12 +155,17 @@ def run_lora(
 ) -> Summary:
     """Evaluate, train, merge, evaluate again, save. Returns the summary.
 
-    With `split`, rows are first held out part by part, each time with a model trained on the others, for an honest
-    evaluation and the temperature; the model that is saved is trained on all rows.
+    With `choosing`, the number of epochs is first chosen on a held-out part of the rows. With
+    `split`, rows are then held out part by part, each time with a model trained on the others, for an honest evaluation
+    and the temperature.
     """
-    base = lora.load_base(
-        encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=recipe.seed
-    )
+
+    def base_of(seed: int) -> lora.LoraBase:
+        return lora.load_base(
+            encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=seed
+        )
+
+    base = base_of(recipe.seed)
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
     judged, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
     judged_ids = base.tokenizer.encode(judged.texts).ids
@@ -170,19 +177,29 @@ def run_lora(
         return evaluate(judged.labels, labels, data.classes, seed=recipe.seed)
 
     index_of = {name: index for index, name in enumerate(data.classes)}
+    evaluations: dict[str, Evaluation] = {}
+    choice: EpochChoice | None = None
+    if choosing is not None:
+        choice, kept = choose_epochs(base_of, data, recipe, choosing, device=device, progress=show_progress, say=say)
+        recipe = replace(recipe, stop_after=choice.epochs)
 
     def fitted(texts: Sequence[str], labels: Sequence[str], announce: Say) -> lora.LoraResult:
         indices = [index_of[name] for name in labels]
         return lora.train(base, texts, indices, recipe, device=device, progress=show_progress, announce=announce)
 
-    evaluations: dict[str, Evaluation] = {}
     temperature, account = 1.0, dict[str, Any]()
     held_out = _lora_out_of_fold(base, data, split, recipe.seed, fitted, say) if split is not None else None
     if held_out is not None:
         evaluations[held_out.name] = _evaluate_held_out(held_out, data, recipe.seed)
         temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
+    if choice is not None:
+        name, chosen_on = _evaluate_validation(choice, data)
+        evaluations[name] = chosen_on
     evaluations[f"{where}, before training"] = evaluated(predicted(base.model))
-    result = fitted(data.texts, data.labels, say)
+    if choosing is not None and not choosing.refit:
+        result = lora.merge(base, kept, base.tokenizer.encode(data.texts).ids)
+    else:
+        result = fitted(data.texts, data.labels, say)
     say(
         f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at "
         f"most {result.merge_difference:.1e}, and the head is the trained one"
@@ -199,6 +216,7 @@ def run_lora(
         "trainable_parameters": result.trainable,
         "total_parameters": result.total,
         "steps": result.steps,
+        **({} if choice is None else {"epoch_choice": choice.as_dict()}),
         "seconds": round(result.seconds, 3),
         "loss_per_epoch": [round(value, 6) for value in result.loss],
         "merge_difference": result.merge_difference,
@@ -243,6 +261,15 @@ def _lora_out_of_fold(
         return lora.predict_logits(result.model, [ids[row] for row in rows])
 
     return hold_out(data.labels, split, seed, logits_of)
+
+
+def _evaluate_validation(choice: EpochChoice, data: LabelledTexts) -> tuple[str, Evaluation]:
+    """Return name and evaluation of the rows that chose the epochs, of all seeds together."""
+    true = [data.labels[row] for one in choice.tried for row in one.held_out]
+    predicted = [data.classes[index] for one in choice.tried for index in one.predicted]
+    seeds = f" of {len(choice.tried)} seeds" if len(choice.tried) > 1 else ""
+    name = f"validation part{seeds} (chose the epochs: a little optimistic)"
+    return name, evaluate(true, predicted, data.classes, seed=choice.tried[0].seed)
 
 
 def _warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:
