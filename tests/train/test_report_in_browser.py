@@ -56,7 +56,7 @@ def brightness(path):
         grey = image.convert("L")
         low, high = grey.getextrema()
         corner = grey.crop((0, 0, 20, 20))
-        return sum(corner.getdata()) / 400, high - low
+        return sum(corner.tobytes()) / 400, high - low
 
 
 def test_page_follows_light_and_dark(page, tmp_path):

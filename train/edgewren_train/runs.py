@@ -223,8 +223,6 @@ def run_lora(
     if choosing is not None:
         choice, kept = choose_epochs(base_of, data, recipe, choosing, device=device, progress=show_progress, say=say)
         recipe = replace(recipe, stop_after=choice.epochs)
-        name, chosen_on = _evaluate_validation(choice, data)
-        evaluations[name] = chosen_on
 
     def fitted(texts: Sequence[str], labels: Sequence[str], announce: Say) -> lora.LoraResult:
         indices = [index_of[name] for name in labels]
@@ -235,6 +233,9 @@ def run_lora(
     if held_out is not None:
         evaluations[held_out.name] = _evaluate_held_out(held_out, data, recipe.seed)
         temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
+    if choice is not None:
+        name, chosen_on = _evaluate_validation(choice, data)
+        evaluations[name] = chosen_on
     evaluations[f"{where}, before training"] = evaluated(predicted(base.model))
     if choosing is not None and not choosing.refit:
         result = lora.merge(base, kept, base.tokenizer.encode(data.texts).ids)
