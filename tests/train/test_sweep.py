@@ -172,7 +172,8 @@ def test_command_writes_table_heat_map_and_what_train_reads(csv_file, encoder_fo
     assert training["steps"] == best["recipe"]["stop_after"] * 1, "40 rows are one batch of 64"
 
     more = ["--from-sweep", out, "--encoder", encoder_folder("bert"), "--output", tmp_path / "again", "--rank", "3"]
-    assert main(["train", "lora", str(csv_file), *map(str, more), "--max-length", "24"]) == 0
+    assert main(["train", "lora", str(csv_file), *map(str, more), "--max-length", "24", "--normaliser", "none"]) == 0
+    assert f"warning: {out} was swept with --normaliser http (here none)" in capsys.readouterr().err
     again = json.loads((tmp_path / "again" / "model.json").read_text())["training"]
     assert (again["rank"], again["alpha"]) == (3, best["settings"]["alpha"]), "what is given wins over the sweep"
 

@@ -156,6 +156,9 @@ def _run_lora(args: argparse.Namespace) -> int:
 
     recipe = lora_options.recipe(args)
     choosing = lora_options.choosing(args)
+    warning = lora_options.sweep_warning(args)
+    if warning:
+        say(warning)
     data, test, output = prepare(args)
     summary = run_lora(
         data,
