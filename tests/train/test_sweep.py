@@ -14,7 +14,7 @@ import pytest
 import tiny_models
 
 from edgewren.cli.main import main
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import InputError, ResumeError
 from edgewren_train import lora, sweep, sweep_files
 from edgewren_train.epoch_watch import EpochScore
 from edgewren_train.lora_recipe import LoraRecipe
@@ -145,7 +145,7 @@ def test_retraining_ends_after_the_median_epoch_on_the_same_schedule():
 def test_other_data_in_the_same_folder_is_refused(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_work", lambda *_, **__: None)
     run_sweep(DATA, tmp_path / "out", plan)
-    with pytest.raises(UsageError, match="runs of another plan: rows"):
+    with pytest.raises(ResumeError, match="runs of another plan: rows"):
         run_sweep(tiny_models.labelled(TEXTS[:30], LABELS[:30]), tmp_path / "out", plan)
 
 
