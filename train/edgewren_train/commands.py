@@ -198,6 +198,9 @@ def _run_lora(args: argparse.Namespace) -> int:
     split = Split.parse(args.calibrate or (_DEFAULT_SPLIT if args.max_steps is None else "none"))
     recipe = lora_options.recipe(args)
     choosing = lora_options.choosing(args)
+    warning = lora_options.sweep_warning(args)
+    if warning:
+        say(warning)
     data, test, output = prepare(args)
     summary = run_lora(
         data,

@@ -121,7 +121,7 @@ def compare(
 
     Raises:
         InputError: too few rows for these folds, or no candidate could be judged.
-        UsageError: the folder holds a comparison on other rows or folds.
+        ResumeError: the folder holds a comparison on other rows or folds.
     """
     folds = repeated_folds(data.labels, folds=design.folds, repeats=design.repeats, seed=design.seed, groups=groups)
     plan = {
