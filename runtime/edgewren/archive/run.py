@@ -91,7 +91,7 @@ def score_archive(
         force: whether an existing output or an unfinished run may be replaced.
         resume: whether to go on with an unfinished run; where there is none, one begins.
         window: rows read, scored and committed together.
-        progress: called after each window with rows written and input bytes read so far.
+        progress: called after each window with rows written so far, and the input bytes that they took.
         disk: the file system that is written to.
 
     Raises:
@@ -226,7 +226,7 @@ class _Run:
                 tally.seconds = before + time.perf_counter() - started
                 self._commit(output, data, result, window.place)
                 if self._progress is not None:
-                    self._progress(tally.rows, self._inputs.bytes_read)
+                    self._progress(tally.rows, window.place.bytes_behind)
         if not self._begun:  # no rows: a header all the same
             self._commit(output, [self._encoder.header()], Result(), self._inputs.place)
         tally.seconds = before + time.perf_counter() - started
