@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewren.archive.labelled import LabelledTexts, check_column
+from edgewren.archive.inputs import check_column
+from edgewren.archive.labelled import LabelledTexts
 from edgewren.archive.readers import open_table
 from edgewren.calibration import cross_fitted
 from edgewren.classifier import Classifier
