@@ -212,7 +212,8 @@ class Classifier:
 
     def decision_function(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return decision values as scikit-learn does: float32 [n] for two labels (positive means the second label),
-        [n, labels] otherwise. A ridge model's values are those of the fitted RidgeClassifier.
+        [n, labels] otherwise. A ridge model's values are those of the fitted RidgeClassifier; those of a text that left
+        early (see `Scores.layers`) are its exit's, times that exit's temperature over the model's.
         """
         logits = self.score(texts).logits / np.float32(self.bundle.manifest.temperature)
         return logits[:, 1] - logits[:, 0] if len(self.labels) == 2 else logits

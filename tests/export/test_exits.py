@@ -145,7 +145,9 @@ def test_exit_head_that_is_not_the_fitted_one_fails_its_gate(exit_model, tmp_pat
         return (dataclasses.replace(first, head=moved), *others)
 
     attach = exits.attach
-    monkeypatch.setattr(exits, "attach", lambda model, head, found, graph: attach(model, head, shifted(model), graph))
+    monkeypatch.setattr(
+        exits, "attach", lambda model, found, graph, **options: attach(model, shifted(model), graph, **options)
+    )
     with pytest.raises(ParityError, match="scikit-learn -> exit after layer 0"):
         export(exit_model, tmp_path / "b")
     assert not (tmp_path / "b").exists()
