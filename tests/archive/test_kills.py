@@ -80,7 +80,10 @@ def test_a_signal_stops_the_command_in_seconds_and_it_resumes(tmp_path, tiny_bun
     argv += ["--output", str(output), "--max-bad-rows", "99999", "--resume"]
     # A shell starts background jobs with SIGINT ignored, which children inherit; a person's terminal doesn't.
     process = subprocess.Popen(
-        argv, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        argv,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     journal = Path(f"{output}.journal")
     while not (journal.exists() and journal.stat().st_size > 2500):  # a window is committed
