@@ -1,7 +1,7 @@
 """The service under load: `python benchmarks/serving.py table|overload BUNDLE TEXTS.csv`.
 
 table: single tweets at 1, 8 and 64 clients, and 32 tweets a request at 8, by wrk from another process on loopback,
-beside the in-process call and plain services around the same ONNX file (`--rivals`, where their packages are installed).
+beside the in-process call and plain services around the same ONNX file (`--rivals`, where they are installed).
 overload: ten times the clients that saturate it, for a minute: which statuses, how late the accepted ones are, memory.
 drain: SIGTERM under load, twenty times: is any accepted request lost?
 

@@ -1,7 +1,5 @@
 """LitServe around optimum's ONNX Runtime pipeline, with its own batching. BUNDLE_DIR names an exported bundle."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any
