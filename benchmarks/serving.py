@@ -32,8 +32,10 @@ from pathlib import Path
 from typing import Any
 
 LOADS = ((1, 1), (8, 1), (64, 1), (8, 32))
-"""Clients, and texts per request: single tweets, and the lists in which bulk users send them."""
+"""Clients, and texts per request: single tweets, and the lists in which bulk users send them. The queue holds a second
+of work, so that what is measured is the work; overload is measured with the default queue."""
 OVERLOAD_CLIENTS = 640
+OURS = "edgewren serve"
 HERE = Path(__file__).parent
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -63,9 +65,9 @@ def table(bundle: str, texts: list[str], seconds: float, *, rivals: bool) -> dic
     direct = in_process(bundle, texts)
     print(f"in process: {direct['texts_per_s']:,.0f} texts/s, one text p50 {direct['p50_ms']:.2f} ms")
     rows = []
-    for name, command, environment in services(bundle, rivals=rivals):
+    for name, command, environment in services(bundle, "--queue-ms", "1000", rivals=rivals):
         with running(command, environment) as (url, process):
-            for clients, together in LOADS:
+            for clients, together in LOADS if name == OURS else LOADS[:3]:
                 load(url, texts, clients, 1, together)  # warm
                 row = {
                     "service": name,
@@ -135,11 +137,9 @@ def in_process(bundle: str, texts: list[str]) -> dict[str, float]:
     return {"texts_per_s": measured["texts_per_s"], "p50_ms": measured["latency_ms"]["p50"]}
 
 
-def services(bundle: str, *, rivals: bool) -> list[tuple[str, list[str], dict[str, str]]]:
+def services(bundle: str, *options: str, rivals: bool) -> list[tuple[str, list[str], dict[str, str]]]:
     """Return name, command and environment of each service; `{port}` is filled in later."""
-    found = [
-        ("edgewren serve", [sys.executable, "-m", "edgewren.cli.main", "serve", bundle, "--port", "{port}"], {}),
-    ]
+    found = [(OURS, [sys.executable, "-m", "edgewren.cli.main", "serve", bundle, "--port", "{port}", *options], {})]
     if rivals:
         folder = Path(bundle)
         file = "model_int8.onnx" if (folder / "onnx/model_int8.onnx").exists() else "model.onnx"
