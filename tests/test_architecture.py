@@ -20,15 +20,35 @@ SIBLINGS = {
     "edgewren_export": {"edgewren", "edgewren_export"},
 }
 RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
-# What works without, and says so: Parquet and heat maps name their extra, a progress bar is left out.
-RUNTIME_OPTIONS = {"archive/parquet.py": {"pyarrow"}, "heatmap.py": {"matplotlib"}, "cli/score.py": {"tqdm"}}
+# What works without, and says so: Parquet, pictures and integrations name their extra, a progress bar is left out.
+RUNTIME_OPTIONS = {
+    "archive/parquet.py": {"pyarrow"},
+    "heatmap.py": {"matplotlib"},
+    "share_plot.py": {"matplotlib"},
+    "cli/score.py": {"tqdm"},
+    "cli/summarize.py": {"tqdm"},
+    "integrations/scikit_learn.py": {"sklearn"},
+    "integrations/pandas.py": {"pandas"},
+    "integrations/polars.py": {"polars"},
+    "integrations/hub.py": {"huggingface_hub"},
+}
 FLOORS = (
     {"cli", "__main__"},
-    {"archive", "verification", "diagnosis", "measurement"},
+    {"archive", "integrations", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
     {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
-    {"session", "scheduling", "text", "batching", "metrics", "probabilities", "heatmap"},
+    {
+        "session",
+        "scheduling",
+        "text",
+        "batching",
+        "metrics",
+        "quantification",
+        "probabilities",
+        "heatmap",
+        "share_plot",
+    },
     {"device", "lifetime", "onnx_operators", "protobuf", "strict_json"},
     {"errors"},
 )
@@ -75,6 +95,19 @@ def test_runtime_imports_nothing_but_its_three_dependencies():
         allowed = RUNTIME_NEEDS | RUNTIME_OPTIONS.get(relative, set()) | {"edgewren"} | set(sys.stdlib_module_names)
         foreign = {top(name) for name in imports(path)} - allowed
         assert not foreign, f"{relative} imports {foreign}"
+
+
+def test_each_integration_is_imported_by_nobody_but_its_own_user():
+    """Else its library would be needed by those who never asked for it; the command line asks inside its verb."""
+    for path in modules("edgewren"):
+        relative = path.relative_to(PACKAGES["edgewren"]).as_posix()
+        if relative.startswith("integrations/"):
+            continue
+        used = {name for name in imports(path) if name.startswith("edgewren.integrations.")}
+        assert not used or relative == "cli/hub.py", f"{relative} imports {used}"
+    tree = ast.parse((PACKAGES["edgewren"] / "cli" / "hub.py").read_text(encoding="utf-8"))
+    top_level = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert top_level == {"__future__"}
 
 
 def test_onnxruntime_is_imported_in_one_place():

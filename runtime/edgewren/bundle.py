@@ -98,6 +98,11 @@ class Manifest:
         """Return the manifest as the bytes of manifest.json."""
         return (json.dumps(asdict(self), ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
 
+    @classmethod
+    def from_json(cls, raw: bytes, where: Path) -> Manifest:
+        """Return the manifest that these bytes hold; `where` is named in messages. Raises BundleError."""
+        return _parse(raw, where)
+
 
 class Bundle:
     """An opened bundle. Use `Bundle.open`; each file is read when it is asked for, and checked against the manifest."""

@@ -17,7 +17,19 @@ import pytest
 from edgewren.cli import main as cli
 from edgewren.cli.main import main, parse
 
-VERBS = ("train", "train ridge", "train lora", "score", "evaluate", "info", "verify", "doctor")
+VERBS = (
+    "train",
+    "train ridge",
+    "train lora",
+    "score",
+    "summarize",
+    "evaluate",
+    "info",
+    "verify",
+    "pull",
+    "push",
+    "doctor",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,5 @@
+"""A classifier inside other people's libraries: one small file each, which imports its library, and nothing else does.
+
+`scikit_learn` (an estimator), `pandas` and `polars` (columns in, columns out), `hub` (bundles to and from the Hugging
+Face Hub). Nothing here knows formats of files, models or tokens.
+"""
