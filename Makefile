@@ -15,7 +15,7 @@ BUNDLES ?= artifacts
 TRAINED_ON = $(DATA)/media_bias_train.csv --label-column bias --encoder minilm --test $(DATA)/media_bias_test.csv
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo demo-train artifacts test test-fast check format bench bench-rivals clean
+.PHONY: demo demo-train artifacts test test-fast prove-archives check format bench bench-rivals clean
 
 demo: $(CPU_VENV)/.ready ## score a shipped file with a default bundle; needs no more than edgewren[cpu]
 	@rm -rf $(DEMO) && mkdir $(DEMO)
@@ -42,6 +42,9 @@ test: check $(VENV)/.ready $(CPU_VENV)/.ready ## everything: checks, then all te
 
 test-fast: $(VENV)/.ready ## tests without real models and fresh environments
 	$(BIN)/python -m pytest -m "not slow"
+
+prove-archives: $(VENV)/.ready ## every failing operation, death, power cut and SIGKILL while an archive is scored; half an hour
+	$(BIN)/python -m pytest tests/archive -m "proof or not proof"
 
 check: $(VENV)/.ready ## formatting, lint, types
 	$(BIN)/ruff format --check .

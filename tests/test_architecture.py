@@ -22,7 +22,7 @@ SIBLINGS = {
 RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 # What works without, and says so: Parquet, pictures and integrations name their extra, a progress bar is left out.
 RUNTIME_OPTIONS = {
-    "archive/parquet.py": {"pyarrow"},
+    "archive/formats/parquet.py": {"pyarrow"},
     "heatmap.py": {"matplotlib"},
     "share_plot.py": {"matplotlib"},
     "cli/score.py": {"tqdm"},
@@ -31,7 +31,7 @@ RUNTIME_OPTIONS = {
     "integrations/pandas.py": {"pandas"},
     "integrations/polars.py": {"polars"},
     "integrations/hub.py": {"huggingface_hub"},
-}
+}  # archive/compression.py also takes a zstd package, by name
 FLOORS = (
     {"cli", "__main__"},
     {"archive", "integrations", "verification", "diagnosis", "measurement"},

@@ -88,6 +88,18 @@ class OutputError(EdgewrenError, OSError):
     exit_code = 6
 
 
+class ResumeError(EdgewrenError, ValueError):
+    """An unfinished run cannot go on: inputs, model, options or its files are not what they were. Nothing changed."""
+
+    exit_code = 7
+
+
+class LockedError(EdgewrenError, BlockingIOError):
+    """Another run is writing the same output."""
+
+    exit_code = 8
+
+
 class InvariantError(EdgewrenError, AssertionError):
     """Something that cannot happen did: a bug in edgewren, please report it."""
 

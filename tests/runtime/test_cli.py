@@ -251,7 +251,8 @@ def test_rejected_rows_exit_5_after_finishing(tiny_bundle, tmp_path, capsys):
         (b"text\nx\n", ["--device", "cuda"], 2, "CUDA was requested"),
         (b"text\nx\n", ["--variant", "int9"], 3, "no variant 'int9'"),
         (b"text\nx\n", ["--output", "/nonexistent/x.csv"], 6, "No such file"),
-        (b"text\nx\n", ["--output", "x.parquet"], 2, "parquet"),
+        (b"text\nx\n", ["--output-format", "parquet"], 2, "standard output"),
+        (b"text\nx\n", ["--output-format", "xlsx"], 2, "Cannot write format 'xlsx'"),
     ],
 )
 def test_errors_of_score_have_their_exit_codes(tmp_path, tiny_bundle, capsys, data, options, code, message):

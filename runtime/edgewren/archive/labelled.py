@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewren.archive.readers import Number, Table, json_text, open_table
+from edgewren.archive.inputs import check_column
+from edgewren.archive.readers import Number, json_text, open_table
 from edgewren.errors import InputError
 
 MAXIMUM_CLASSES = 100
@@ -114,21 +114,6 @@ def read_labelled(
         sha256=digest,
         contradictions=_contradictions(texts, labels, rows),
     )
-
-
-def check_column(table: Table, column: str, option: str) -> None:
-    """Check that a table has a column.
-
-    Raises:
-        InputError: it has not; the message names the columns that it has and the likeliest of them.
-    """
-    if column in table.columns:
-        return
-    close = difflib.get_close_matches(column.lower(), [name.lower() for name in table.columns], n=1, cutoff=0.6)
-    named = [name for name in table.columns if close and name.lower() == close[0]]
-    hint = f" Did you mean {named[0]!r}?" if named else ""
-    listed = ", ".join(repr(name)[1:-1] for name in table.columns[:50]) or "none"
-    raise InputError(f"{table.name} has no column {column!r}.{hint} It has: {listed}. Name one with {option}.")
 
 
 def _label(value: object) -> tuple[str, str | None]:

@@ -1,34 +1,39 @@
-"""Bytes to lines of text: opens files and standard input, unpacks gzip, decodes, splits. Knows no rows or columns.
+r"""Files to lines of text: opens, hashes, unpacks, decodes, splits. Knows no rows or columns.
 
-Memory is constant whatever the file holds: one chunk, and one line of at most 16 MiB. What is wrong with the file as a
-whole (missing, a folder, not the encoding, cut short) is an `InputError` here, with the place where it was noticed.
+Memory is constant whatever the file holds: one chunk, and one record of at most 16 MiB. What is wrong with the file as
+a whole (missing, a folder, not the encoding, cut short) is an `InputError` here, with the place where it was noticed.
+
+Lines come from `io.StringIO` pieces chained in C, so they cost no Python call each; `position` counts the characters of
+the decoded text up to the line last handed out, which is all that is needed to go on from there another time.
 """
 
 from __future__ import annotations
 
 import codecs
-import gzip
+import contextlib
 import hashlib
 import io
+import itertools
 import sys
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from edgewren.archive import compression
+from edgewren.archive.compression import Compression
 from edgewren.errors import InputError, UsageError
 
 STDIN = "-"
 MAXIMUM_RECORD_CHARACTERS = 16 * 2**20
-"""Longest line, and longest CSV record over all its lines; the largest tweets known, with all their entities, have
-about 1/200 of this."""
+"""Longest line, longest CSV record over all its lines, and longest JSON document of several tweets; the largest tweets
+known, with all their entities, have about 1/200 of this."""
 
-_CHUNK_BYTES = 1 << 16
-_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK_BYTES = 1 << 17
+_FIRST_BYTES = 16
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class ByteSource(io.RawIOBase):
+class ByteSource:
     """The bytes of a file or of standard input as they lie there, counted and hashed on their way.
 
     Args:
@@ -39,121 +44,143 @@ class ByteSource(io.RawIOBase):
     """
 
     def __init__(self, source: str | Path) -> None:
-        super().__init__()
         self.name = "standard input" if str(source) == STDIN else str(source)
         self._owned = str(source) != STDIN
         try:
-            opened = Path(source).open("rb") if self._owned else sys.stdin.buffer  # noqa: SIM115  closed by close()
+            opened = Path(source).open("rb", buffering=0) if self._owned else sys.stdin.buffer  # noqa: SIM115
             self._raw = cast("BinaryIO", opened)
-            self._peeked = self._raw.read(4)
+            self.first_bytes = self._raw.read(_FIRST_BYTES) or b""
         except FileNotFoundError as error:
             raise InputError(f"{self.name} does not exist. Check the path.") from error
         except IsADirectoryError as error:
             raise InputError(f"{self.name} is a folder, expected a file. Name the files in it.") from error
         except OSError as error:
             raise InputError(f"{self.name} cannot be read: {error.strerror or error}.") from error
-        self.starts_like_gzip = self._peeked.startswith(_GZIP_MAGIC)
-        self.first_bytes = self._peeked
         self.bytes_read = 0
         self._digest = hashlib.sha256()
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        if self._peeked:
-            data, self._peeked = self._peeked[: len(view)], self._peeked[len(view) :]
-        else:
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all bytes, once. Raises InputError, caused by the OSError, where the system cannot read on."""
+        data = self.first_bytes
+        while data:
+            self.bytes_read += len(data)
+            self._digest.update(data)
+            yield data
             try:
-                data = self._raw.read(len(view)) or b""
+                data = self._raw.read(_CHUNK_BYTES) or b""
             except OSError as error:
                 raise InputError(
                     f"{self.name} cannot be read after byte {self.bytes_read}: {error.strerror or error}."
                 ) from error
-        view[: len(data)] = data
-        self.bytes_read += len(data)
-        self._digest.update(data)
-        return len(data)
 
     def sha256(self) -> str:
-        """Return the hash of what was read so far: the file's, once it was read to its end."""
-        return self._digest.hexdigest()
+        """Return the hash of the first `bytes_read` bytes: the file's, once it was read to its end."""
+        return self._digest.copy().hexdigest()
 
     def close(self) -> None:
-        if not self.closed and self._owned and hasattr(self, "_raw"):
+        if self._owned:
             self._raw.close()
-        super().close()
 
 
 class Lines:
-    r"""An iterator over the lines of a source, line ends included.
+    r"""The lines of a source, line ends included, by way of `iterator`.
 
     Args:
         source: where the bytes come from.
         encoding: name of a text encoding; a byte order mark is dropped.
-        gzipped: whether to unpack.
+        packed: how the bytes are packed, or None.
         only_newline: end lines at "\n" alone, as JSONL asks for; else also at "\r" and "\r\n", as CSV does.
             U+2028 and its like are data in both.
+        skip: characters to pass over, up to the end of a line: a `position` of an earlier reading.
 
     Raises:
-        InputError: bytes that are not of this encoding, a damaged gzip file, or a record over the limit.
+        InputError: bytes that are not of this encoding, a damaged packed file, or a record over the limit.
         UsageError: no such encoding.
     """
 
-    def __init__(self, source: ByteSource, *, encoding: str, gzipped: bool, only_newline: bool) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        *,
+        encoding: str,
+        packed: Compression | None,
+        only_newline: bool,
+        skip: int = 0,
+    ) -> None:
         self._source = source
         self._encoding = checked_encoding(encoding)
-        self._gzipped = gzipped
+        self._packed = packed
         self._only_newline = only_newline
-        self._lines = self._split()
-        self._record_characters = 0
-        self.number = 0
-        """Lines handed out so far."""
+        self._texts = self._decoded()
+        self._rest = self._skip(skip)
+        self._before = skip
+        self._piece = io.StringIO()
+        self.records: Sized = ()
+        """Set to the list that records are put into as they are completed: tells when one comes to no end."""
+        self.iterator: Iterator[str] = itertools.chain.from_iterable(self._pieces())
 
-    def __iter__(self) -> Lines:
-        return self
+    @property
+    def position(self) -> int:
+        """Characters up to the end of the last line handed out."""
+        return self._before + self._piece.tell()
 
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self.number += 1
-        self._record_characters += len(line)
-        self._check_size(self._record_characters)
-        return line
+    def characters(self) -> Iterator[str]:
+        """Yield the text in chunks, for those who do not want lines."""
+        if self._rest:
+            yield self._rest
+        yield from self._texts
 
-    def start_record(self) -> None:
-        """Tell that the next line begins a new record, which has the whole size limit for itself."""
-        self._record_characters = 0
+    def _skip(self, characters: int) -> str:
+        """Pass over the start of the text, and return what remains of the chunk that was reached."""
+        text = ""
+        while characters > len(text):
+            characters -= len(text)
+            text = next(self._texts, "")
+            if not text:
+                raise InputError(f"{self._source.name} is shorter than it was. Start over with --force.")
+        return text[characters:]
+
+    def _pieces(self) -> Iterator[io.StringIO]:
+        """Yield the text in pieces that end where lines do."""
+        newline = "\n" if self._only_newline else ""
+        carried: list[str] = []
+        size = 0
+        completed = (0, 0)
+        unfinished = 0  # characters handed out since a record was completed
+        for text in itertools.chain(self.characters(), [""]):
+            end = self._last_line_end(text) if text else 0
+            if end or not text:
+                ready = "".join((*carried, text[:end]))
+                carried = [text[end:]]
+                size = len(text) - end
+                if completed != (id(self.records), len(self.records)):
+                    completed, unfinished = (id(self.records), len(self.records)), 0
+                self._check_size(unfinished)
+                unfinished += len(ready)
+                if ready:
+                    self._before += len(self._piece.getvalue())
+                    self._piece = io.StringIO(ready, newline=newline)
+                    yield self._piece
+            else:
+                carried.append(text)
+                size += len(text)
+            self._check_size(size)
+
+    def _last_line_end(self, text: str) -> int:
+        """Return where the last complete line of a chunk ends, 0 if none does."""
+        end = text.rfind("\n") + 1
+        if self._only_newline:
+            return end
+        # A "\r" at the very end may be the first half of "\r\n".
+        return max(end, text.rfind("\r", 0, len(text) - 1) + 1)
 
     def _check_size(self, characters: int) -> None:
         if characters > MAXIMUM_RECORD_CHARACTERS:
             raise InputError(
-                f"{self._source.name}, line {self.number + 1}: a record of more than {MAXIMUM_RECORD_CHARACTERS >> 20} "
-                "MiB. Check that the format is right, and for a quote that is opened and not closed."
+                f"{self._source.name}: a record of more than {MAXIMUM_RECORD_CHARACTERS >> 20} MiB, after "
+                f"{self.position:,} characters. Check that the format is right, and for a quote that is opened and not "
+                "closed."
             )
-
-    def _split(self) -> Iterator[str]:
-        ends = "\n" if self._only_newline else "\r\n"
-        pending: list[str] = []
-        size = 0
-        carried = ""
-        for chunk in self._decoded():
-            text = carried + chunk
-            carried = ""
-            if not self._only_newline and text.endswith("\r"):  # may be the first half of \r\n
-                text, carried = text[:-1], "\r"
-            # StringIO splits in C, at these ends only; str.splitlines would cut tweets at U+2028.
-            for line in io.StringIO(text, newline="\n" if self._only_newline else ""):
-                pending.append(line)
-                size += len(line)
-                self._check_size(size)
-                if line[-1] in ends:
-                    yield "".join(pending)
-                    pending.clear()
-                    size = 0
-        rest = "".join(pending) + carried
-        if rest:
-            yield rest
 
     def _decoded(self) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder(self._encoding)("strict")
@@ -171,44 +198,44 @@ class Lines:
                 raise InputError(
                     f"{self._source.name}: not valid {self._encoding}: {error}. Name its encoding with --encoding."
                 ) from error
-            newlines += text.count("\n")
             offset += len(chunk)
-            yield text
+            if text:
+                newlines += text.count("\n")
+                yield text
 
     def _undecodable(self, place: int, line: int, error: UnicodeDecodeError) -> InputError:
-        guess = "utf-16" if self._source.first_bytes.startswith(_UTF16_MARKS) else "cp1252"
-        unpacked = " (unpacked)" if self._gzipped else ""
+        unpacked = " (unpacked)" if self._packed else ""
         return InputError(
             f"{self._source.name}, line {line}: byte {place}{unpacked} is 0x{error.object[error.start]:02x}, which is "
             f"not valid {self._encoding.removesuffix('-sig')} ({error.reason}). Name the file's encoding, for example "
-            f"--encoding {guess}."
+            f"--encoding {_likely_encoding(error.object, error.start)}."
         )
 
     def _chunks_and_end(self) -> Iterator[bytes]:
-        yield from self._chunks()
+        chunks = self._source.chunks()
+        yield from compression.unpack(chunks, self._packed, self._source.name) if self._packed else chunks
         yield b""
 
-    def _chunks(self) -> Iterator[bytes]:
-        buffered = io.BufferedReader(self._source, _CHUNK_BYTES)
-        stream = cast("BinaryIO", gzip.GzipFile(fileobj=buffered, mode="rb") if self._gzipped else buffered)
-        unpacked = 0
-        while True:
-            try:
-                chunk = stream.read(_CHUNK_BYTES)
-            except EOFError as error:
-                raise InputError(
-                    f"{self._source.name} is cut short: the gzip data ends after {unpacked} unpacked bytes without its "
-                    "end mark. Get the file again."
-                ) from error
-            except (gzip.BadGzipFile, zlib.error) as error:
-                raise InputError(
-                    f"{self._source.name} is not a sound gzip file ({error}, after {unpacked} unpacked bytes). Get the "
-                    "file again, or cut off what follows the gzip data."
-                ) from error
-            if not chunk:
-                return
-            unpacked += len(chunk)
-            yield chunk
+
+def packing_of(source: ByteSource) -> Compression | None:
+    """Return how a source is packed, by its first bytes and by its name, or None."""
+    return compression.by_first_bytes(source.first_bytes) or compression.by_name(source.name)
+
+
+def head(path: str | Path, *, encoding: str, characters: int) -> str:
+    """Return up to this many characters from the start of a file, to look what it holds; "" where there are none.
+
+    Raises:
+        InputError: it cannot be opened, unpacked or decoded.
+    """
+    with contextlib.closing(ByteSource(path)) as source:
+        lines = Lines(source, encoding=encoding, packed=packing_of(source), only_newline=True)
+        text = ""
+        for chunk in lines.characters():
+            text += chunk
+            if len(text) >= characters:
+                break
+        return text[:characters]
 
 
 def checked_encoding(name: str) -> str:
@@ -224,3 +251,10 @@ def checked_encoding(name: str) -> str:
     except (LookupError, ValueError) as error:
         raise UsageError(f"Unknown encoding {name!r}. Expected a name such as utf-8, utf-16 or cp1252.") from error
     return "utf-8-sig" if known == "utf-8" else known
+
+
+def _likely_encoding(data: bytes, start: int) -> str:
+    """Guess from bytes that are not UTF-8 what else they are."""
+    if data[start:].startswith(_UTF16_MARKS) or data.startswith(_UTF16_MARKS) or data[:4096:2].count(0) > 64:
+        return "utf-16"
+    return "cp1252"

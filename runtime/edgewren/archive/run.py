@@ -1,59 +1,53 @@
-"""Rows through a classifier: one row in, one row out, in order. Knows no formats (readers, writers) and no tokens.
+"""Rows through a classifier: one row in, one row out, in order. Knows no formats and no tokens.
 
-Rows are scored in windows of fixed size, so memory is constant. While one window is computed, the one before it is
-written and the next is read.
+`Inputs` hands out windows of rows, the classifier's scheduler scores them while the next are read, `results` says what
+is added, the format's encoder turns it into bytes and `Output` keeps them. Each window is committed before the next,
+so memory is constant and a run can go on from any of them.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import time
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgewren.archive.labelled import check_column
+from edgewren.archive import compression
+from edgewren.archive.compression import Compression
+from edgewren.archive.disk import Disk
+from edgewren.archive.formats import all_formats
+from edgewren.archive.inputs import Inputs, Place, expand
 from edgewren.archive.lines import STDIN
-from edgewren.archive.readers import Number, Row, Table, json_text, open_table
-from edgewren.archive.writers import Value, Writer, choose_output_format
+from edgewren.archive.output import DirectOutput, JournaledOutput, Output, State, is_direct, side_files
+from edgewren.archive.readers import format_of, json_text
+from edgewren.archive.report import Report, Tally, model_facts, versions
+from edgewren.archive.results import Part, Result, Window, added_names, results
+from edgewren.archive.rows import Row
+from edgewren.archive.table import Encoder
+from edgewren.archive.whole_file import StandardOutput, WholeFile
 from edgewren.classifier import WINDOW_ROWS, Classifier, Scores
-from edgewren.errors import UsageError
-from edgewren.probabilities import softmax
+from edgewren.errors import InputError, UsageError
 
-_REJECTIONS_KEPT = 5
-NON_FINITE = "non-finite"
+WINDOW_CHARACTERS = 32 * 2**20
+"""A window whose texts have come to this many characters ends, however few rows it has: memory stays constant."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a finished run did. Each row has one status, so the five counts sum to `rows`.
+class Options:
+    """What decides about a run's result besides its inputs and its model."""
 
-    Attributes:
-        rows: rows read, and written.
-        ok, truncated, repaired, empty, rejected: rows by status.
-        distinct: token rows computed; the others were copies within their window.
-        tokens: tokens computed.
-        seconds: wall time.
-        rejections: the first rejected rows, as "row N of FILE: reason".
-    """
-
-    rows: int
-    ok: int
-    truncated: int
-    repaired: int
-    empty: int
-    rejected: int
-    distinct: int
-    tokens: int
-    seconds: float
-    rejections: tuple[str, ...]
+    text_column: str
+    format: str | None
+    output_format: str
+    compression: str | None
+    encoding: str
+    prefix: str
+    abstain_below: float | None
+    excel_safe: bool
+    window: int
 
 
 def score_archive(
@@ -66,232 +60,268 @@ def score_archive(
     output_format: str | None = None,
     encoding: str = "utf-8",
     prefix: str = "",
+    abstain_below: float | None = None,
+    excel_safe: bool = False,
     force: bool = False,
+    resume: bool = False,
     window: int = WINDOW_ROWS,
     progress: Callable[[int, int], None] | None = None,
+    disk: Disk | None = None,
 ) -> Report:
     """Score every row of some files, and write each with its label, scores and status behind its own columns.
 
-    Added columns: `label`, `score` (the probability of that label), `score_<label>` for each label, and `status`: ok,
-    truncated (tokens were cut off), repaired (invalid Unicode was mended; truncated goes before it), empty (scored
-    nonetheless), or rejected:<why>, with no label and no scores. Scores are the shortest decimals that give back the
-    same float32.
+    Added columns: `label`, `score` (the probability of that label), `score_<label>` for each label, and `status`:
+    rejected:<why> (with no label and no scores), else empty (no text, scored nonetheless), else uncertain (the score
+    is below `abstain_below`), else truncated (tokens were cut off), else repaired (invalid Unicode was mended), else
+    ok. Scores are the shortest decimals that give back the same float32.
+
+    Whatever ends the run (a full disk, SIGKILL, a power cut), `resume=True` goes on and ends with the same bytes as a
+    run that nothing disturbed. That needs files: standard input cannot be read twice, standard output not taken back.
 
     Args:
         classifier: the loaded bundle.
-        sources: paths, or "-" for standard input; read one after another into one output.
-        output: path; None or "-" for standard output.
+        sources: paths, glob patterns, or "-" for standard input; read one after another into one output.
+        output: path; None or "-" for standard output. Packed if it ends in .gz, .zst, .xz or .bz2.
         text_column: column with the texts; every input must have it.
-        format: of all inputs ("csv", "tsv", "jsonl", "parquet"); None: by suffix.
-        output_format: "csv", "tsv" or "jsonl"; None: by suffix of the output, else the first input's.
+        format: of all inputs ("csv", "tsv", "jsonl", "parquet", "twitter"); None: by looking, then by suffix.
+        output_format: "csv", "tsv", "jsonl" or "parquet"; None: by suffix of the output, else the first input's.
         encoding: of the inputs; output is always UTF-8.
         prefix: put before the name of every added column.
-        force: whether an existing output may be replaced.
-        window: rows read, scored and written together.
+        abstain_below: rows whose best score is lower get the status "uncertain"; None: none.
+        excel_safe: in CSV and TSV, put an apostrophe before texts that a spreadsheet would take for a formula.
+        force: whether an existing output or an unfinished run may be replaced.
+        resume: whether to go on with an unfinished run; where there is none, one begins.
+        window: rows read, scored and committed together.
         progress: called after each window with rows written and input bytes read so far.
+        disk: the file system that is written to.
 
     Raises:
         InputError: a file cannot be read, or has no such text column.
-        UsageError: the output exists; an added column's name is taken; the inputs do not have the same columns.
-        OutputError: the output cannot be written. What was there before is untouched.
+        UsageError: the output exists; a run is unfinished and neither resume nor force is set; an added column's name
+            is taken; the inputs do not have the same columns.
+        OutputError: the output cannot be written. What was there before is untouched; resume goes on.
+        ResumeError: the unfinished run had other inputs, another model or other options, or its files were changed.
+        LockedError: another run is writing this output.
     """
     if window < 1:
         raise UsageError(f"window is {window}, expected at least 1.")
-    added = _added_columns(classifier.labels, prefix)
-    tables = _Tables(sources, format=format, encoding=encoding, text_column=text_column, added=added)
-    counts: Counter[str] = Counter()
-    rejections: list[str] = []
-    distinct = tokens = 0
-    started = time.perf_counter()
-    with ExitStack() as stack:
-        stack.callback(tables.close)
-        first = tables.open_first()
-        chosen = choose_output_format(output, output_format, first.format)
-        writer = stack.enter_context(Writer(output, format=chosen, columns=first.columns, added=added, force=force))
-        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="edgewren-window"))
-
-        def write(rows: list[_Entry], future: Future[Scores]) -> None:
-            nonlocal distinct, tokens
-            scores = future.result()
-            distinct += scores.distinct
-            tokens += scores.tokens
-            for entry, (status, values) in zip(rows, _results(classifier.labels, rows, scores), strict=True):
-                writer.write(entry.row, values)
-                kind, _, reason = status.partition(":")
-                counts[kind] += 1
-                if kind == "rejected":
-                    writer.reject(entry.file, entry.row, reason)
-                    if len(rejections) < _REJECTIONS_KEPT:
-                        rejections.append(f"row {entry.row.number} of {entry.file}: {reason}")
-            writer.flush()
-            if progress is not None:
-                progress(counts.total(), tables.bytes_read)
-
-        pending: tuple[list[_Entry], Future[Scores]] | None = None
-        for rows in _windows(tables, text_column, window):
-            future = pool.submit(classifier.score, [entry.text for entry in rows if entry.rejected is None])
-            if pending is not None:
-                write(*pending)
-            pending = rows, future
-        if pending is not None:
-            write(*pending)
-    return Report(
-        rows=counts.total(),
-        ok=counts["ok"],
-        truncated=counts["truncated"],
-        repaired=counts["repaired"],
-        empty=counts["empty"],
-        rejected=counts["rejected"],
-        distinct=distinct,
-        tokens=tokens,
-        seconds=time.perf_counter() - started,
-        rejections=tuple(rejections),
-    )
-
-
-class _Tables:
-    """The inputs one after another, each checked against the first."""
-
-    def __init__(
-        self,
-        sources: Sequence[str | Path],
-        *,
-        format: str | None,  # noqa: A002  the word that every caller uses
-        encoding: str,
-        text_column: str,
-        added: Sequence[str],
-    ) -> None:
-        if not sources:
-            raise UsageError("There is no input. Name at least one file, or - for standard input.")
-        if sum(str(source) == STDIN for source in sources) > 1:
-            raise UsageError("Standard input (-) is named more than once. It can be read only once.")
-        self._sources = sources
-        self._format = format
-        self._encoding = encoding
-        self._text_column = text_column
-        self._added = added
-        self._first: Table | None = None
-        self._current: Table | None = None
-        self._bytes_before = 0
-
-    @property
-    def bytes_read(self) -> int:
-        return self._bytes_before + (self._current.bytes_read if self._current is not None else 0)
-
-    def open_first(self) -> Table:
-        """Open the first input, and look into the others, so that a mistake shows before anything takes time."""
-        self._first = self._current = self._open(self._sources[0])
-        for source in self._sources[1:]:
-            if str(source) != STDIN:
-                self._open(source).close()
-        return self._first
-
-    def __iter__(self) -> Iterator[tuple[str, Row]]:
-        for index, source in enumerate(self._sources):
-            if index:
-                self._current = self._open(source)
-            table = self._current
-            if table is None:
-                return
-            added = frozenset(self._added)
-            for row in table:
-                if not added.isdisjoint(row.fields):
-                    self._refuse_taken(table.name, row.fields)
-                yield table.name, row
-            self._bytes_before += table.bytes_read
-            self._current = None
-            table.close()
-
-    def close(self) -> None:
-        if self._current is not None:
-            self._current.close()
-
-    def _open(self, source: str | Path) -> Table:
-        table = open_table(source, format=self._format, encoding=self._encoding)
+    if abstain_below is not None and not 0 < abstain_below <= 1:
+        raise UsageError(f"abstain_below is {abstain_below}, expected a probability above 0 and at most 1.")
+    to_file = output is not None and str(output) != STDIN and not is_direct(output)
+    files = expand(sources, but=side_files(output) if to_file and output is not None else ())
+    if resume and (not to_file or STDIN in files):
+        what = "Standard input cannot be read twice" if STDIN in files else "What went to standard output is not kept"
+        raise UsageError(f"{what}, so there is nothing to resume. Use --resume with files, and with --output FILE.")
+    with contextlib.ExitStack() as stack:
+        target: JournaledOutput | None = None
+        if to_file and output is not None:
+            target = JournaledOutput(output, force=force, resume=resume, disk=disk or Disk())
+            stack.callback(target.close)
+            if target.published is not None:
+                return Report.from_document(target.published)
+        added = added_names(classifier.labels, prefix)
         try:
-            check_column(table, self._text_column, "--text-column")
-            self._refuse_taken(table.name, table.columns)
-            self._check_same_columns(table)
+            inputs = Inputs(files, format=format, encoding=encoding, text_column=text_column, added=added)
         except BaseException:
-            table.close()
+            if target is not None:
+                target.abandon()
             raise
-        return table
-
-    def _refuse_taken(self, name: str, columns: Container[str]) -> None:
-        taken = [column for column in self._added if column in columns]
-        if taken:
-            raise UsageError(
-                f"{name} has a column {taken[0]!r} already, and scoring adds a column of this name. Give the added "
-                "columns other names with --prefix, for example --prefix edgewren_."
+        stack.callback(inputs.close)
+        run = _Run(classifier, inputs, progress)
+        try:
+            chosen, packed = _output_format(output, output_format, inputs.formats[0])
+            options = Options(
+                text_column,
+                format,
+                chosen,
+                packed.name if packed else None,
+                encoding,
+                prefix,
+                abstain_below,
+                excel_safe,
+                window,
             )
+            encoder = _encoder(chosen, inputs, added, excel_safe=excel_safe)
+            run.prepare(options, encoder, packed)
+        except BaseException:
+            if target is not None:
+                target.abandon()
+            raise
+        if target is None:
+            direct = DirectOutput(WholeFile(output) if output and str(output) != STDIN else StandardOutput(), packed)
+            stack.callback(direct.close)
+            return run.go(direct)
+        if resume and not target.unfinished:
+            before = target.finished_before(run.fingerprint)
+            if before is not None:
+                target.abandon()
+                return Report.from_document(before)
+            try:
+                target.check_new()
+            except UsageError:
+                target.abandon()
+                raise
+        target.begin(run.fingerprint, resumable=STDIN not in files, encoder=encoder, packed=packed)
+        if target.unfinished:
+            run.go_on(target.state)
+        try:
+            return run.go(target)
+        except BaseException as error:
+            # Nothing can go on where input is gone, or would end the same way each time.
+            if STDIN in files or (isinstance(error, (InputError, UsageError)) and not _may_pass(error)):
+                target.discard()
+            raise
 
-    def _check_same_columns(self, table: Table) -> None:
-        first = self._first
-        if first is None or table.columns == first.columns or table.format == first.format == "jsonl":
-            return
-        missing = [column for column in first.columns if column not in table.columns]
-        further = [column for column in table.columns if column not in first.columns]
-        difference = "their order differs"
-        if missing or further:
-            difference = f"it lacks {missing[0]!r}" if missing else f"it also has {further[0]!r}"
+
+def _may_pass(error: BaseException) -> bool:
+    """Return whether an input could not be read for now, as from a network drive that went away."""
+    return isinstance(error.__cause__, OSError)
+
+
+def _output_format(
+    output: str | Path | None, requested: str | None, input_format: str
+) -> tuple[str, Compression | None]:
+    """Return the format to write, as requested, else by OUT's suffix, else the input's; and how it is packed."""
+    formats = all_formats()
+    named = output is not None and str(output) != STDIN
+    by_name = format_of(output) if named and output is not None else None
+    chosen = requested or by_name or formats[input_format].written_as or input_format
+    if requested is None and by_name is None and formats[chosen].encoder is not None and not named:
+        chosen = "jsonl" if not formats[chosen].packable else chosen  # Parquet has no place on standard output
+    if chosen not in formats or formats[chosen].encoder is None:
+        possible = ", ".join(name for name, made in formats.items() if made.encoder is not None)
+        raise UsageError(f"Cannot write format {chosen!r}. Expected {possible}, by name or --output-format.")
+    packed = compression.by_name(str(output)) if named else None
+    if not formats[chosen].packable and (packed is not None or not named):
         raise UsageError(
-            f"{table.name} does not have the same columns as {first.name}: {difference}. Score them "
-            "one by one, each into its own output."
+            f"{chosen} cannot be written {'packed' if named else 'to standard output'}. Name a file that ends in "
+            f"{formats[chosen].suffixes[0]}."
         )
+    if packed is not None:
+        packed.pack(b"")  # a missing package shows now
+    return chosen, packed
 
 
-class _Entry(NamedTuple):
-    """A row on its way: its text, or why it has none that can be scored."""
-
-    file: str
-    row: Row
-    text: str
-    rejected: str | None
-
-
-def _windows(tables: _Tables, text_column: str, window: int) -> Iterator[list[_Entry]]:
-    entries = (_entry(file, row, text_column) for file, row in tables)
-    while chunk := list(itertools.islice(entries, window)):
-        yield chunk
+def _encoder(name: str, inputs: Inputs, added: Sequence[str], *, excel_safe: bool) -> Encoder:
+    make = all_formats()[name].encoder
+    if make is None:
+        raise UsageError(f"Cannot write format {name!r}.")
+    encoder = make(inputs.first, added)
+    if excel_safe and not encoder.spreadsheets:
+        raise UsageError(f"--excel-safe is for CSV and TSV, but the output is {name}. Leave it out.")
+    encoder.excel_safe = excel_safe
+    return encoder
 
 
-def _entry(file: str, row: Row, text_column: str) -> _Entry:
-    value = row.get(text_column)
-    if row.error is not None:
-        return _Entry(file, row, "", row.error)
-    if isinstance(value, str) and not isinstance(value, Number):
-        return _Entry(file, row, value, None)
-    found = json_text(value)[:60] if text_column in row.fields else "missing"
-    return _Entry(file, row, "", f"{text_column} is {found}, expected text")
+class _Run:
+    """One run: inputs, model, counts."""
+
+    def __init__(self, classifier: Classifier, inputs: Inputs, progress: Callable[[int, int], None] | None) -> None:
+        self._classifier = classifier
+        self._inputs = inputs
+        self._progress = progress
+        self._tally = Tally()
+        self._windows: deque[Window] = deque()
+        self._begun = False
+
+    def prepare(self, options: Options, encoder: Encoder, packed: Compression | None) -> None:
+        self._options = options
+        self._encoder = encoder
+        self._model = model_facts(self._classifier)
+        self._versions = versions([*self._inputs.formats, options.output_format], packed)
+        self.fingerprint: dict[str, Any] = {
+            **{f"model {key}": value for key, value in self._model.items()},
+            **{f"option {key}": value for key, value in vars(options).items()},
+            **{f"version {key}": value for key, value in self._versions.items()},
+            **{f"input {number}": known for number, known in enumerate(self._inputs.identity, 1)},
+        }
+
+    def go_on(self, state: State | None) -> None:
+        """Take up the run where it was committed last."""
+        if state is not None:
+            self._tally = Tally.from_dict(state["tally"])
+            self._encoder.prefixed = self._tally.prefixed
+            self._inputs.go_on(Place.from_dict(state["place"]))
+            self._begun = True
+        self._tally.resumed += 1
+
+    def go(self, output: Output) -> Report:
+        """Score and write all windows that are left."""
+        tally = self._tally
+        before, started = tally.seconds, time.perf_counter()
+        labels, abstain_below = self._classifier.labels, self._options.abstain_below
+        with _closing(self._classifier.score_windows(self._read())) as scored:
+            for scores in scored:
+                window = self._windows.popleft()
+                result = results(window, scores, labels, abstain_below)
+                data = [] if self._begun else [self._encoder.header()]
+                parts = zip(window.parts, result.added, strict=True)
+                data += [self._encoder.encode(part.block, added) for part, added in parts]
+                tally.add(result, scores)
+                tally.prefixed = self._encoder.prefixed
+                tally.seconds = before + time.perf_counter() - started
+                self._commit(output, data, result, window.place)
+                if self._progress is not None:
+                    self._progress(tally.rows, self._inputs.bytes_read)
+        if not self._begun:  # no rows: a header all the same
+            self._commit(output, [self._encoder.header()], Result(), self._inputs.place)
+        tally.seconds = before + time.perf_counter() - started
+        return Report.from_document(output.finish(tally.rows, self._document))
+
+    def _commit(self, output: Output, data: list[bytes], result: Result, place: Place) -> None:
+        tally = self._tally
+        state: State = {"rows": tally.rows, "tally": tally.as_dict(), "place": place.as_dict()}
+        output.commit(b"".join(data), b"".join(map(_listed, result.rejected)), state)
+        self._begun = True
+
+    def _document(self, known: State) -> State:
+        """Return the report as OUT.report.json has it."""
+        return {
+            "report": 1,
+            **self._tally.as_document(),
+            "model": {"path": str(self._classifier.bundle.path), **self._model},
+            "versions": self._versions,
+            "options": vars(self._options),
+            "inputs": [vars(done) for done in self._inputs.place.finished],
+            **known,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _read(self) -> Iterator[list[str]]:
+        """Yield the texts of window after window; the windows themselves wait in `_windows`."""
+        rows, column = self._options.window, self._options.text_column
+        while True:
+            parts = []
+            texts: list[str] = []
+            for table, block in self._inputs.blocks(rows, WINDOW_CHARACTERS):
+                found, problems = block.texts(column)
+                parts.append(Part(table.name, block, found, problems))
+                texts += [t for row, t in enumerate(found) if row not in problems] if problems else found
+            if not parts:
+                return
+            self._windows.append(Window(parts, texts, self._inputs.place))
+            yield texts
 
 
-def _added_columns(labels: Sequence[str], prefix: str) -> list[str]:
-    return [prefix + name for name in ("label", "score", *(f"score_{label}" for label in labels), "status")]
+def _listed(rejected: tuple[str, Row, str]) -> bytes:
+    """Return a rejected row's line in OUT.rejects.jsonl."""
+    source, row, reason = rejected
+    entry = {
+        "source": source,
+        "row": row.number,
+        "line": row.line,
+        "reason": reason,
+        "raw": row.raw if row.raw is not None else dict(row.fields),
+    }
+    return (json_text(entry) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _results(labels: Sequence[str], rows: Sequence[_Entry], scores: Scores) -> Iterator[tuple[str, list[Value]]]:
-    """Yield each row's status and added values."""
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(scores.logits).all(axis=1))
-    logits = np.where(finite[:, None], scores.logits, np.float32(0))
-    probabilities = softmax(logits)
-    best = logits.argmax(axis=1).tolist()
-    nothing: list[Value] = [None] * (len(labels) + 2)
-    index = -1
-    for entry in rows:
-        rejected = entry.rejected
-        if rejected is None:
-            index += 1
-            rejected = None if finite[index] else NON_FINITE
-        if rejected is not None:
-            status = f"rejected:{rejected}"
-            yield status, [*nothing, status]
-            continue
-        if not entry.text.strip():
-            status = "empty"
-        elif scores.truncated[index]:
-            status = "truncated"
-        else:
-            status = "repaired" if scores.repaired[index] else "ok"
-        # numpy writes a float32 with the fewest digits that give it back; Python would write those of a double.
-        columns = [Number(str(value)) for value in probabilities[index]]
-        yield status, [labels[best[index]], columns[best[index]], *columns, status]
+@contextlib.contextmanager
+def _closing(scored: Iterator[Scores]) -> Iterator[Iterator[Scores]]:
+    """Drop what is not yet computed when the run ends early."""
+    try:
+        yield scored
+    finally:
+        close = getattr(scored, "close", None)
+        if close is not None:
+            close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgewren.archive.labelled import check_column
+from edgewren.archive.inputs import check_column
 from edgewren.archive.readers import open_table
 from edgewren.errors import InputError
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgewren.errors import RejectedRowsError, UsageError
+from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 
 if TYPE_CHECKING:
-    from edgewren.archive.run import Report
+    from edgewren.archive.report import Report
+
+SECONDS_PER_LINE = 30.0
+STATUSES = ("ok", "truncated", "repaired", "uncertain", "empty", "rejected")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,33 +25,53 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "score",
         help="label and score the texts of files of any size",
         description="Label every row of some files. All columns pass through untouched and in order; behind them come "
-        "label, score, score_<label> for each label, and status (ok, truncated, repaired, empty, rejected:<why>). "
-        "One row in, one row out.",
-        epilog="example:\n  edgewren score 2019.csv.gz 2020.csv.gz --model bias-bundle --output scored.csv",
+        "label, score, score_<label> for each label, and status (ok, truncated, repaired, uncertain, empty, "
+        "rejected:<why>). One row in, one row out. Whatever ends a run with files, --resume goes on, and the output "
+        "is the same to the byte.",
+        epilog="example:\n  edgewren score 'archive/2019-*.csv.gz' --model bias-bundle --output scored.csv.gz --resume",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "input", nargs="+", metavar="INPUT", help="CSV, TSV, JSONL (plain or .gz) or Parquet; - for standard input"
+        "input",
+        nargs="+",
+        metavar="INPUT",
+        help="CSV, TSV, JSONL, Parquet, or Twitter's own JSON (API v1.1 and v2, tweets.js); plain, .gz, .zst, .xz or "
+        ".bz2; a pattern in quotes stands for all files that match, sorted; - for standard input",
     )
     add_model_options(parser)
     parser.add_argument(
-        "--output", "-o", metavar="OUT", help="file to write, packed if it ends in .gz (default: standard output)"
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="file to write, its format and packing by suffix (default: standard output, which cannot be resumed)",
     )
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument(
         "--format",
-        choices=("csv", "tsv", "jsonl", "parquet"),
-        help="of the input (default: by suffix; csv for standard input)",
+        metavar="NAME",
+        help="of the input: csv, tsv, jsonl, parquet or twitter (default: by looking and by suffix; csv for standard "
+        "input)",
     )
     parser.add_argument(
         "--output-format",
-        choices=("csv", "tsv", "jsonl"),
-        help="default: by OUT's suffix, else the first input's (jsonl for Parquet)",
+        metavar="NAME",
+        help="csv, tsv, jsonl or parquet (default: by OUT's suffix, else the first input's, jsonl for Twitter's)",
     )
     parser.add_argument(
         "--encoding", default="utf-8", metavar="NAME", help="of the input; output is UTF-8 (default: utf-8)"
     )
     parser.add_argument("--prefix", default="", metavar="TEXT", help="put before the name of every added column")
+    parser.add_argument(
+        "--abstain-below",
+        type=float,
+        metavar="P",
+        help="give rows whose score is lower the status uncertain; their label stays",
+    )
+    parser.add_argument(
+        "--excel-safe",
+        action="store_true",
+        help="in CSV and TSV, put ' before texts that a spreadsheet would take for a formula, as @name",
+    )
     parser.add_argument(
         "--max-bad-rows",
         type=int,
@@ -55,7 +79,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help="with more rejected rows than this, finish and exit with 5 (default: 0)",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an unfinished run; where there is none, begin one"
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT, or an unfinished run, if there is one")
     parser.set_defaults(run=run)
 
 
@@ -85,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.max_bad_rows < 0:
         raise UsageError(f"--max-bad-rows is {args.max_bad_rows}, expected 0 or more.")
+    if args.force and args.resume:
+        raise UsageError("--force starts over and --resume goes on. Take one of them.")
     from edgewren.archive.run import score_archive
     from edgewren.classifier import Classifier
 
@@ -95,19 +124,27 @@ def run(args: argparse.Namespace) -> int:
         variant=args.variant,
         expected_sha256=args.require_sha256,
     )
-    with _progress(args.input) as progress:
-        report = score_archive(
-            classifier,
-            args.input,
-            args.output,
-            text_column=args.text_column,
-            format=args.format,
-            output_format=args.output_format,
-            encoding=args.encoding,
-            prefix=args.prefix,
-            force=args.force,
-            progress=progress,
-        )
+    try:
+        with _progress(args.input) as progress:
+            report = score_archive(
+                classifier,
+                args.input,
+                args.output,
+                text_column=args.text_column,
+                format=args.format,
+                output_format=args.output_format,
+                encoding=args.encoding,
+                prefix=args.prefix,
+                abstain_below=args.abstain_below,
+                excel_safe=args.excel_safe,
+                force=args.force,
+                resume=args.resume,
+                progress=progress,
+            )
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
+            _say_how_to_go_on(args.output)
+        raise
     print(_summary(report, args.output), file=sys.stderr)
     if report.rejected > args.max_bad_rows:
         listed = "; ".join(report.rejections)
@@ -122,35 +159,84 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _say_how_to_go_on(output: str | None) -> None:
+    if output not in (None, "-") and Path(f"{output}.journal").exists():
+        with contextlib.suppress(OSError):
+            print(f"{output} is unfinished. Go on with the same command and --resume.", file=sys.stderr)
+
+
 def _summary(report: Report, output: str | None) -> str:
     rate = report.rows / report.seconds if report.seconds else 0.0
-    counts = ((name, getattr(report, name)) for name in ("ok", "truncated", "repaired", "empty", "rejected"))
-    listed = ", ".join(f"{count:,} {name}" for name, count in counts if count)
+    listed = ", ".join(f"{count:,} {name}" for name in STATUSES if (count := getattr(report, name)))
+    further = f", resumed {report.resumed} times" if report.resumed else ""
+    further += f", {report.prefixed:,} texts got a ' before them (--excel-safe)" if report.prefixed else ""
     return (
-        f"{report.rows:,} rows{f' ({listed})' if listed else ''} in {report.seconds:,.1f} s, {rate:,.0f} rows/s "
+        f"{report.rows:,} rows{f' ({listed})' if listed else ''} in {report.seconds:,.1f} s, {rate:,.0f} rows/s{further} "
         f"-> {'standard output' if output in (None, '-') else output}"
     )
 
 
 @contextlib.contextmanager
-def _progress(inputs: list[str]) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on stderr if people are watching and tqdm is there (it comes with tokenizers' own dependencies)."""
-    if not sys.stderr.isatty():
-        yield None
-        return
+def _progress(inputs: list[str]) -> Iterator[Callable[[int, int], None]]:
+    """Show how far the run is: a bar for people who watch, a line each half minute for those who read it later."""
+    from edgewren.archive.inputs import expand
+
     try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in inputs]
-    total = sum(sizes) if all(sizes) else None
+        sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in expand(inputs)]
+    except EdgewrenError:
+        sizes = [0]  # the run itself says what is wrong
     # % by bytes, which are known beforehand; rows beside it, which people count in.
-    with tqdm(total=total, unit="B", unit_scale=True, desc="score", file=sys.stderr) as bar:
+    total = sum(sizes) if all(sizes) else None
+    if sys.stderr.isatty():
+        try:
+            from tqdm import tqdm  # comes with tokenizers' own dependencies
+        except ImportError:
+            pass
+        else:
+            with tqdm(total=total, unit="B", unit_scale=True, desc="score", file=sys.stderr) as bar:
+                yield _Bar(bar)
+            return
+    yield _Lines(total)
 
-        def update(rows: int, bytes_read: int) -> None:
-            elapsed = bar.format_dict["elapsed"] or 1e-9
-            bar.set_postfix_str(f"{rows:,} rows, {rows / elapsed:,.0f} rows/s", refresh=False)
-            bar.update(bytes_read - bar.n)
 
-        yield update
+class _Bar:
+    """A tqdm bar over bytes, with rows and rows/s of this run beside it."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, rows: int, bytes_read: int) -> None:
+        bar = self._bar
+        now = time.monotonic()
+        if self._first is None:
+            self._first = rows, now
+            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+        else:
+            rate = (rows - self._first[0]) / max(now - self._first[1], 1e-9)
+            bar.set_postfix_str(f"{rows:,} rows, {rate:,.0f} rows/s", refresh=False)
+        bar.update(bytes_read - bar.n)
+
+
+class _Lines:
+    """A line on stderr every 30 s."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._last = self._started = time.monotonic()
+        self._first: tuple[int, int, float] | None = None
+
+    def __call__(self, rows: int, bytes_read: int) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = rows, bytes_read, now
+        if now - self._last < SECONDS_PER_LINE or now == self._first[2]:
+            return
+        self._last = now
+        elapsed = now - self._first[2]
+        text = f"edgewren: {rows:,} rows, {(rows - self._first[0]) / elapsed:,.0f} rows/s"
+        if self._total and bytes_read > self._first[1]:
+            left = (self._total - bytes_read) * elapsed / (bytes_read - self._first[1])
+            text += f", {100 * bytes_read / self._total:.1f} % of the bytes, about {left / 60:,.1f} min left"
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)

@@ -156,6 +156,7 @@ def test_unknown_encodings_are_a_usage_error(tmp_path, name):
 
 def test_record_without_end_does_not_fill_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "MAXIMUM_RECORD_CHARACTERS", 10_000)
+    monkeypatch.setattr(lines, "_CHUNK_BYTES", 1000)
     for name, data in (
         ("a.jsonl", "x" * 20_000),
         ("a.csv", "a,b\n" + "1," * 10_000),

@@ -1,0 +1,118 @@
+"""Every change that a run makes to a disk, one method each. Knows paths and bytes, nothing of what they mean.
+
+There is no buffer between `write` and the operating system, so what was written is either on its way to the disk or an
+error here and now. Nothing is tried twice: after a failed fsync the kernel may have dropped the pages and call the next
+one a success (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). Tests put a `Disk` of
+their own in this one's place, which fails, dies or loses power at any operation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock between runs there, as docs/archives.md says
+    fcntl = None  # type: ignore[assignment]
+
+_CHUNK_BYTES = 1 << 20
+
+
+class File:
+    """An open file: its path and descriptor."""
+
+    __slots__ = ("descriptor", "path")
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+
+class Disk:
+    """The file system. Every method raises OSError where the system does."""
+
+    def open(self, path: Path) -> File:
+        """Open for reading and writing; made empty if it is not there. The position is at the start."""
+        return File(path, os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666))
+
+    def read(self, file: File) -> bytes:
+        """Return the whole content."""
+        size = os.fstat(file.descriptor).st_size
+        os.lseek(file.descriptor, 0, os.SEEK_SET)
+        parts = []
+        while size > 0 and (data := os.read(file.descriptor, size)):
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)
+
+    def chunks(self, path: Path) -> Iterator[bytes]:
+        """Yield the content of a file by its name, a megabyte at a time."""
+        with path.open("rb", buffering=0) as stream:
+            while data := stream.read(_CHUNK_BYTES):
+                yield data
+
+    def size(self, path: Path) -> int | None:
+        """Return a file's bytes, or None where there is no such file."""
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def write(self, file: File, data: bytes) -> None:
+        """Write all of it at the position."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file.descriptor, view) :]
+
+    def fsync(self, file: File) -> None:
+        """Return when the file's content is on the disk itself."""
+        full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: plain fsync stops at the drive's cache
+        if full is not None:
+            fcntl.fcntl(file.descriptor, full)
+        else:
+            os.fsync(file.descriptor)
+
+    def truncate(self, file: File, size: int) -> None:
+        """Cut the file to a size and put the position there."""
+        os.ftruncate(file.descriptor, size)
+        os.lseek(file.descriptor, size, os.SEEK_SET)
+
+    def close(self, file: File) -> None:
+        """Close, once."""
+        os.close(file.descriptor)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give a file its name, in place of whatever had it."""
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        path.unlink(missing_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        """Return when the names in a folder are on the disk itself."""
+        if os.name != "posix":
+            return
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def lock(self, file: File) -> bool:
+        """Take the file's lock if nobody has it, until it is closed; return whether we have it.
+
+        A lock on a file that meanwhile lost its name protects nothing, and counts as not taken.
+        """
+        if fcntl is None:
+            return True
+        try:
+            fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        try:
+            return os.path.samestat(os.fstat(file.descriptor), file.path.stat())
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,259 @@
+r"""CSV and TSV, as RFC 4180 has them: strict when read, "\n" as line end when written."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+from edgewren.archive.lines import ByteSource, Lines, packing_of
+from edgewren.archive.rows import Block, Row
+from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, SourceTable, Table
+from edgewren.errors import InputError
+from edgewren.text import repair
+
+_STEP_ROWS = 64
+_MAXIMUM_BLANK_LINES = 1_000_000
+
+
+class _Records(Block):
+    """Records as csv.reader gives them."""
+
+    def __init__(self, first: int, header: list[str], records: list[list[str]], line: int) -> None:
+        width = len(header)
+        errors = {}
+        if set(map(len, records)) != {width}:
+            for index, record in enumerate(records):
+                if len(record) != width:
+                    errors[index] = f"{len(record)} fields where the header has {width}" if record else "empty line"
+        super().__init__(first, errors)
+        self._header = header
+        self._records = records
+        self._line = line
+        self._lines: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def row(self, index: int) -> Row:
+        record = self._records[index]
+        error = self.errors.get(index)
+        fields = dict(zip(self._header, self._padded(record), strict=True))
+        return Row(self.first + index, self._line_of(index), fields, None if error is None else tuple(record), error)
+
+    def values(self, column: str) -> list[str]:
+        place = self._header.index(column)
+        if self.errors:
+            return [self._padded(record)[place] for record in self._records]
+        return [record[place] for record in self._records]
+
+    def cells(self, columns: Sequence[str]) -> list[list[str]]:
+        if list(columns) != self._header:
+            return super().cells(columns)
+        return [self._padded(record) for record in self._records] if self.errors else self._records
+
+    def objects(self) -> list[str]:
+        quote = functools.partial(json.dumps, ensure_ascii=False)
+        keys = [quote(name) + ": " for name in self._header]
+        return [
+            "{" + ", ".join([key + quote(cell) for key, cell in zip(keys, record, strict=True)]) + "}"
+            for record in self.cells(self._header)
+        ]
+
+    def _padded(self, record: list[str]) -> list[str]:
+        width = len(self._header)
+        return record if len(record) == width else [*record, *[""] * width][:width]
+
+    def _line_of(self, index: int) -> int:
+        if not self._lines:
+            counts = (1 + sum(map(_line_ends, record)) for record in self._records)
+            self._lines = list(itertools.accumulate(counts, initial=self._line))
+        return self._lines[index]
+
+
+class _DelimitedTable(SourceTable):
+    def __init__(self, opening: Opening, name: str, delimiter: str) -> None:
+        source = ByteSource(opening.source)
+        try:
+            lines = _lines(source, opening, 0)
+            reader = csv.reader(lines.iterator, delimiter=delimiter, strict=True)
+            header = _header(reader, lines, source.name)
+            if opening.position is not None:
+                source.close()
+                source = ByteSource(opening.source)
+                lines = _lines(source, opening, opening.position["characters"])
+                reader = csv.reader(lines.iterator, delimiter=delimiter, strict=True)
+        except BaseException:
+            source.close()
+            raise
+        super().__init__(source, header)
+        self.format = name
+        self._lines = lines
+        self._reader = reader
+        position = opening.position or {}
+        self._row = position.get("rows", 0)
+        self._line_before = position.get("line", 0)
+
+    @property
+    def position(self) -> Position:
+        return {
+            "characters": self._lines.position,
+            "rows": self._row,
+            "line": self._line_before + self._reader.line_num,
+        }
+
+    @property
+    def rows_read(self) -> int:
+        return self._row
+
+    def read(self, rows: int) -> Block | None:
+        records: list[list[str]] = []
+        line = self._line_before + self._reader.line_num + 1
+        start = self._lines.position
+        self._lines.records = records
+        step = _STEP_ROWS
+        while True:
+            before = len(records)
+            wanted = min(step, max(rows - before, 1))
+            try:
+                records.extend(itertools.islice(self._reader, wanted))
+            except csv.Error as error:
+                raise _unreadable(self.name, line + sum(1 + sum(map(_line_ends, r)) for r in records), error) from error
+            ended = len(records) - before < wanted
+            characters = self._lines.position - start
+            step = _STEP_ROWS if characters < BLOCK_CHARACTERS // 8 else 1  # long records: look after each
+            if ended or ((len(records) >= rows or characters >= BLOCK_CHARACTERS) and records[-1]):
+                break
+            if len(records) > rows + _MAXIMUM_BLANK_LINES:
+                raise InputError(
+                    f"{self.name}, line {line}: more than {_MAXIMUM_BLANK_LINES:,} empty lines in a row. Check the "
+                    "file."
+                )
+        if ended:  # blank lines count unless nothing follows them
+            while records and not records[-1]:
+                records.pop()
+            if not records:
+                return None
+        first = self._row + 1
+        self._row += len(records)
+        return _Records(first, self.columns, records, line)
+
+
+def _lines(source: ByteSource, opening: Opening, skip: int) -> Lines:
+    return Lines(source, encoding=opening.encoding, packed=packing_of(source), only_newline=False, skip=skip)
+
+
+def _header(reader: Iterator[list[str]], lines: Lines, name: str) -> list[str]:
+    # csv.field_size_limit belongs to the whole process: the command line sets it to 1 MiB, a library must not.
+    lines.records = []
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise _unreadable(name, 1, error) from error
+    if header is None:
+        raise InputError(f"{name} is empty. Expected a header line and rows.")
+    empty = [number for number, column in enumerate(header, 1) if not column.strip()]
+    if empty or not header:
+        raise InputError(
+            f"{name}: the header has no name for column {empty[0] if empty else 1} of {len(header)}. "
+            "Expected a first line that names every column."
+        )
+    twice = sorted({column for column in header if header.count(column) > 1}) if len(set(header)) < len(header) else []
+    if twice:
+        raise InputError(f"{name}: the header names {twice[0]!r} more than once. Rename one of these columns.")
+    return header
+
+
+def _unreadable(name: str, line: int, error: csv.Error) -> InputError:
+    reason = str(error)
+    if "unexpected end of data" in reason:
+        return InputError(
+            f"{name}, line {line}: a quote is opened in the record that begins here, and not closed before the "
+            "file ends. Close it, or double it where it is part of the text."
+        )
+    if "field limit" in reason:
+        return InputError(
+            f"{name}, line {line}: a field of more than {csv.field_size_limit():,} characters in the record that "
+            "begins here. Look for a quote that is opened and not closed."
+        )
+    return InputError(
+        f"{name}, line {line}: the record that begins here is not valid ({reason}). A quote inside a quoted field "
+        "is written twice."
+    )
+
+
+def _line_ends(field: str) -> int:
+    return field.count("\n") + field.count("\r") - field.count("\r\n")
+
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+class DelimitedEncoder(Encoder):
+    """CSV or TSV."""
+
+    spreadsheets = True
+
+    def __init__(self, table: Table, added: Sequence[str], delimiter: str) -> None:
+        self._columns = tuple(table.columns)
+        self._added = tuple(added)
+        self._delimiter = delimiter
+
+    def header(self) -> bytes:
+        return self._bytes([[*self._columns, *self._added]])
+
+    def encode(self, block: Block, added: Added) -> bytes:
+        further = zip(added.labels, *added.scores, added.statuses, strict=True)
+        return self._bytes([[*cells, *more] for cells, more in zip(block.cells(self._columns), further, strict=True)])
+
+    def count(self, chunks: Iterator[bytes]) -> int:
+        ends = quotes = 0
+        for chunk in chunks:
+            for part in chunk.split(b'"'):
+                if quotes % 2 == 0:
+                    ends += part.count(b"\n")
+                quotes += 1
+            quotes -= 1  # the last part goes on in the next chunk
+        return ends - 1
+
+    def _harmless(self, cell: str | None) -> str | None:
+        """Return a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection"); numbers are left alone."""
+        if cell and _FORMULA.match(cell) and not _PLAIN_NUMBER.fullmatch(cell):
+            self.prefixed += 1
+            return "'" + cell
+        return cell
+
+    def _bytes(self, rows: list[list[str | None]]) -> bytes:
+        if self.excel_safe:
+            rows = [list(map(self._harmless, row)) for row in rows]
+        text = self._text(rows, "\n")
+        if "\r" in text:
+            # csv.writer quotes a field with "\r" only where "\r" is part of its own line end (until Python 3.13):
+            # with "\n" as line end, a tweet with a lone "\r" would be read back as two rows.
+            text = "".join(self._text([row], "\r\n")[:-2] + "\n" for row in rows)
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            return repair(text).encode()
+
+    def _text(self, rows: list[list[str | None]], line_end: str) -> str:
+        stream = io.StringIO(newline="")
+        csv.writer(stream, delimiter=self._delimiter, lineterminator=line_end).writerows(rows)
+        return stream.getvalue()
+
+
+def _format(name: str, suffixes: tuple[str, ...], delimiter: str) -> Format:
+    return Format(
+        name,
+        suffixes,
+        open=functools.partial(_DelimitedTable, name=name, delimiter=delimiter),
+        encoder=functools.partial(DelimitedEncoder, delimiter=delimiter),
+    )
+
+
+FORMATS = (_format("csv", (".csv",), ","), _format("tsv", (".tsv", ".tab"), "\t"))

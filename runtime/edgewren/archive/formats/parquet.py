@@ -1,0 +1,308 @@
+"""Parquet, by pyarrow, which is imported only here and only when a Parquet file is read or written.
+
+A Parquet file ends with an index of all that it holds, so it cannot be appended to. What is appended while a run goes
+on are Arrow streams, one per block; `seal` makes the Parquet file of them in one pass at the end. Any part of that pass
+can be lost: it is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewren.archive.lines import STDIN
+from edgewren.archive.rows import Block, Row, cell_text
+from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, Table
+from edgewren.errors import InputError, MissingDependencyError, UsageError
+from edgewren.text import repair
+
+_ROWS_AT_ONCE = 1024
+"""Few, since each may hold long texts: memory is bounded by the file's row groups, not by our batches."""
+
+_WRITE_BYTES = 1 << 20
+_GROUP_ROWS = 65_536
+_GROUP_BYTES = 32 * 2**20
+"""Rows and bytes of a row group that is written: large enough for readers, small enough for memory."""
+
+
+def _arrow(purpose: str) -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{purpose} needs pyarrow, which cannot be imported ({error}). Run: pip install 'edgewren[parquet]'."
+        ) from error
+    return pa, pq
+
+
+class _Batch(Block):
+    """A batch of Arrow columns."""
+
+    def __init__(self, first: int, pa: Any, batch: Any) -> None:
+        super().__init__(first, {})
+        self._pa = pa
+        self.batch = batch
+        self._columns: dict[str, list[Any]] = {}
+
+    def __len__(self) -> int:
+        rows: int = self.batch.num_rows
+        return rows
+
+    def row(self, index: int) -> Row:
+        fields = {name: self._plain(name)[index] for name in self.batch.schema.names}
+        return Row(self.first + index, None, fields)
+
+    def values(self, column: str) -> list[Any]:
+        return list(self._plain(column))
+
+    def _plain(self, name: str) -> list[Any]:
+        if name not in self._columns:
+            self._columns[name] = _plain(self._pa, self.batch.column(name))
+        return self._columns[name]
+
+
+class _ParquetTable(Table):
+    """Text, numbers, booleans, lists and structures arrive as what JSON knows; dates, times and decimals as their text;
+    binary values in hexadecimal.
+    """
+
+    format = "parquet"
+
+    def __init__(self, opening: Opening) -> None:
+        source = opening.source
+        if str(source) == STDIN:
+            raise UsageError("Parquet cannot be read from standard input, since it is read from its end. Name a file.")
+        pa, pq = _arrow(f"Reading {source}")
+        path = Path(source)
+        if not path.is_file():
+            what = "is not a file" if path.exists() else "does not exist"
+            raise InputError(f"{source} {what}. Check the path.")
+        self._errors = (pa.ArrowException, OSError, ValueError)
+        try:
+            self._file: Any = pq.ParquetFile(path)
+        except self._errors as error:
+            raise InputError(f"{source} is not a sound Parquet file: {error}. Get it again.") from error
+        columns = list(self._file.schema_arrow.names)
+        twice = sorted({column for column in columns if columns.count(column) > 1})
+        if twice or not columns or "" in columns:
+            self._file.close()
+            problem = f"the name {twice[0]!r} belongs to two columns" if twice else "a column has no name"
+            raise InputError(f"{source}: {problem}. Expected columns with names of their own.")
+        super().__init__(str(source), columns)
+        self.arrow_schema = self._file.schema_arrow.remove_metadata()
+        self.schema = tuple(f"{field.name}: {field.type}" for field in self.arrow_schema)
+        self._pa = pa
+        self._path = path
+        self._size = path.stat().st_size
+        self._total: int = self._file.metadata.num_rows
+        self._done = (opening.position or {}).get("rows", 0)
+        self._batches = self._read_from(self._done)
+        self._waiting: Any = None
+        self._sha256 = ""
+
+    @property
+    def position(self) -> Position:
+        return {"rows": self._done}
+
+    @property
+    def rows_read(self) -> int:
+        return self._done
+
+    @property
+    def bytes_read(self) -> int:
+        return self._size * self._done // max(self._total, 1)
+
+    def seen(self) -> tuple[int, str]:
+        if not self._sha256:
+            with self._path.open("rb") as stream:
+                self._sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        return self._size, self._sha256
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, rows: int) -> Block | None:
+        batch = self._waiting
+        self._waiting = None
+        if batch is None:
+            try:
+                batch = next(self._batches, None)
+            except self._errors as error:
+                raise InputError(
+                    f"{self.name} cannot be read after row {self._done}: {error}. Get the file again."
+                ) from error
+        if batch is None:
+            if self._done != self._total:
+                raise InputError(
+                    f"{self.name} announces {self._total} rows and holds {self._done}. Get the file again."
+                )
+            return None
+        if batch.num_rows > rows:
+            batch, self._waiting = batch.slice(0, rows), batch.slice(rows)
+        block = _Batch(self._done + 1, self._pa, batch)
+        self._done += batch.num_rows
+        return block
+
+    def _read_from(self, rows: int) -> Iterator[Any]:
+        """Yield batches from a row on; row groups before it are not read. Batches end where row groups do."""
+        for group in range(self._file.num_row_groups):
+            held = self._file.metadata.row_group(group).num_rows
+            if rows >= held:
+                rows -= held
+                continue
+            for batch in self._file.iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=[group]):
+                if rows >= batch.num_rows:
+                    rows -= batch.num_rows
+                    continue
+                yield batch.slice(rows)
+                rows = 0
+
+
+def _plain(pa: Any, column: Any) -> list[Any]:
+    """Return a column's values as what JSON knows."""
+    types = pa.types
+    kind = column.type
+    if types.is_dictionary(kind):
+        return _plain(pa, column.dictionary_decode())
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return [None if value is None else value.hex() for value in column.to_pylist()]
+    if types.is_temporal(kind) or types.is_decimal(kind):
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+class ParquetEncoder(Encoder):
+    """Parquet's own columns keep their types; those of other formats are text. Scores are float32."""
+
+    seals = True
+
+    def __init__(self, table: Table, added: Sequence[str]) -> None:
+        self._pa, self._pq = _arrow("Writing Parquet")
+        pa = self._pa
+        self._columns = list(table.columns)
+        self._added = list(added)
+        fields = (
+            list(table.arrow_schema)
+            if isinstance(table, _ParquetTable)
+            else [pa.field(name, pa.string()) for name in self._columns]
+        )
+        kinds = [pa.string(), *[pa.float32()] * (len(self._added) - 2), pa.string()]
+        fields += [pa.field(name, kind) for name, kind in zip(self._added, kinds, strict=True)]
+        self._schema = pa.schema(fields)
+
+    def header(self) -> bytes:
+        return b""
+
+    def encode(self, block: Block, added: Added) -> bytes:
+        pa = self._pa
+        if isinstance(block, _Batch):
+            arrays = list(block.batch.columns)
+        else:
+            block.check_known(self._columns)
+            arrays = [
+                pa.array(
+                    [None if value is None else _valid(cell_text(value)) for value in block.values(name)], pa.string()
+                )
+                for name in self._columns
+            ]
+        arrays.append(pa.array(added.labels, pa.string()))
+        arrays.extend(
+            pa.array([None if value is None else float(value) for value in column], pa.float32())
+            for column in added.scores
+        )
+        arrays.append(pa.array([_valid(status) for status in added.statuses], pa.string()))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._schema) as writer:
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        data: bytes = sink.getvalue().to_pybytes()
+        return data
+
+    def count(self, chunks: Iterator[bytes]) -> int:
+        tail = b""
+        for chunk in chunks:  # the footer alone is needed; pyarrow reads it from a file, which is gone through here
+            tail = (tail + chunk)[-_FOOTER_BYTES:]
+        length = int.from_bytes(tail[-8:-4], "little")
+        if tail[-4:] != b"PAR1" or length + 8 > len(tail):
+            return -1
+        rows: int = self._pq.read_metadata(io.BytesIO(b"PAR1" + tail[-length - 8 :])).num_rows
+        return rows
+
+    def seal(self, appended: Path, write: Callable[[bytes], None]) -> None:
+        stream = _Stream(write)
+        try:
+            with self._pq.ParquetWriter(stream, self._schema, compression="zstd") as writer:
+                waiting: list[Any] = []
+                for batch in self._appended(appended):
+                    waiting.append(batch)
+                    rows = sum(part.num_rows for part in waiting)
+                    if rows >= _GROUP_ROWS or sum(part.nbytes for part in waiting) >= _GROUP_BYTES:
+                        writer.write_table(self._pa.Table.from_batches(waiting, self._schema), row_group_size=rows)
+                        waiting = []
+                if waiting:
+                    writer.write_table(self._pa.Table.from_batches(waiting, self._schema), row_group_size=2**30)
+            stream.hand_on()
+        finally:
+            stream.ended = True
+
+    def _appended(self, path: Path) -> Iterator[Any]:
+        size = path.stat().st_size
+        with self._pa.OSFile(str(path), "rb") as stream:
+            while stream.tell() < size:
+                with self._pa.ipc.open_stream(stream) as reader:
+                    yield from reader
+
+
+_FOOTER_BYTES = BLOCK_CHARACTERS * 4
+
+
+class _Stream(io.RawIOBase):
+    """A file for pyarrow whose bytes go to a function, in large pieces.
+
+    After an error pyarrow's writer still writes its footer, when it is collected some time later; `ended` keeps that
+    from a file that is closed by then, and whose descriptor may be another file's.
+    """
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._write = write
+        self._position = 0
+        self._waiting = bytearray()
+        self.ended = False
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any, /) -> int:
+        taken = len(data)
+        if not self.ended:
+            self._waiting += data
+            self._position += taken
+            if len(self._waiting) >= _WRITE_BYTES:
+                self.hand_on()
+        return taken
+
+    def hand_on(self) -> None:
+        """Write what waits."""
+        data = bytes(self._waiting)
+        self._waiting.clear()
+        self._write(data)
+
+
+def _valid(text: str) -> str:
+    """Return text that Arrow takes: lone surrogates are repaired."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return repair(text)
+    return text
+
+
+FORMAT = Format("parquet", (".parquet", ".pq"), open=_ParquetTable, encoder=ParquetEncoder, packable=False)

@@ -1,0 +1,297 @@
+"""Twitter's own shapes as rows: v1.1 and v2 line by line, v2 pages, and the personal archive's `tweets.js`.
+
+One row per tweet. Written as JSONL, a tweet that had a line or an array element for itself keeps it byte by byte (line
+ends inside it become spaces); one from a v2 page is written out with its numbers in their own spelling, its author
+beside it. Written as CSV, TSV or Parquet, it has the columns of `tweets.COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgewren.archive import lines as lines_module
+from edgewren.archive.json_records import JSON_SPACE, parse_object, parse_value, type_name
+from edgewren.archive.lines import ByteSource, Lines, packing_of
+from edgewren.archive.rows import Block, Row, cell_text, json_text
+from edgewren.archive.table import BLOCK_CHARACTERS, Format, Opening, Position, SourceTable
+from edgewren.archive.tweets import COLUMNS, looks_like_page, looks_like_tweet, page_tweets, tweet_fields
+from edgewren.errors import InputError
+
+_ARCHIVE_START = re.compile(r"\s*window\.YTD\.\w+\.part\d+\s*=\s*(?=\[)")
+_LINE_END = re.compile(r"[\r\n]+")
+_SPACES = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tweet:
+    """One row: a tweet's columns, its own JSON on one line, and what is wrong with it."""
+
+    fields: dict[str, Any]
+    keys: Collection[str]
+    own: str | None
+    record: dict[str, Any]
+    line: int
+    error: str | None
+
+
+class _Tweets(Block):
+    def __init__(self, first: int, tweets: list[_Tweet]) -> None:
+        super().__init__(first, {index: t.error for index, t in enumerate(tweets) if t.error is not None})
+        self._tweets = tweets
+
+    def __len__(self) -> int:
+        return len(self._tweets)
+
+    def row(self, index: int) -> Row:
+        tweet = self._tweets[index]
+        return Row(self.first + index, tweet.line, tweet.fields, tweet.own, tweet.error)
+
+    def values(self, column: str) -> list[Any]:
+        return [tweet.fields.get(column) for tweet in self._tweets]
+
+    def cells(self, columns: Sequence[str]) -> list[list[str]]:
+        return [[cell_text(tweet.fields.get(column)) for column in columns] for tweet in self._tweets]
+
+    def objects(self) -> list[str]:
+        return [
+            "{}" if not tweet.record else tweet.own if tweet.own is not None else json_text(tweet.record)
+            for tweet in self._tweets
+        ]
+
+    def taken(self, names: Collection[str]) -> str | None:
+        return next((name for tweet in self._tweets for name in names if name in tweet.keys), None)
+
+
+class _TwitterTable(SourceTable):
+    format = "twitter"
+
+    def __init__(self, opening: Opening) -> None:
+        source = ByteSource(opening.source)
+        super().__init__(source, COLUMNS)
+        position = opening.position or {}
+        self._row = position.get("rows", 0)
+        self._line = position.get("line", 0)
+        try:
+            self._lines = Lines(
+                source,
+                encoding=opening.encoding,
+                packed=packing_of(source),
+                only_newline=True,
+                skip=position.get("characters", 0),
+            )
+            self._texts = self._lines.characters()
+            self._buffer = ""  # what was read of the text and not yet consumed
+            self._characters = position.get("characters", 0)
+            self._any = self._characters > 0  # whether something was consumed
+            self._kind = position.get("kind", 0) or self._look()
+        except BaseException:
+            source.close()
+            raise
+        self._units = self._array() if self._kind == _ARRAY else self._documents()
+
+    @property
+    def position(self) -> Position:
+        return {"characters": self._characters, "rows": self._row, "line": self._line, "kind": self._kind}
+
+    @property
+    def rows_read(self) -> int:
+        return self._row
+
+    def read(self, rows: int) -> Block | None:
+        found: list[_Tweet] = []
+        start = self._characters
+        while len(found) < rows and self._characters - start < BLOCK_CHARACTERS:
+            unit = next(self._units, None)
+            if unit is None:
+                break
+            found.extend(unit)
+        if not found:
+            return None
+        block = _Tweets(self._row + 1, found)
+        self._row += len(found)
+        return block
+
+    def _look(self) -> int:
+        """Find out whether the file is an array, and where it starts; the text is not consumed."""
+        while len(self._buffer) < 1024 and self._more():
+            pass
+        if not self._buffer.strip():
+            raise InputError(f"{self.name} is empty. Expected tweets.")
+        match = _ARCHIVE_START.match(self._buffer)
+        start = match.end() if match else len(self._buffer) - len(self._buffer.lstrip())
+        return _ARRAY if self._buffer.startswith("[", start) else _DOCUMENTS
+
+    def _more(self) -> bool:
+        """Put the next chunk into the buffer; return whether there was one."""
+        text = next(self._texts, "")
+        self._buffer += text
+        return bool(text)
+
+    def _consume(self, characters: int) -> str:
+        taken, self._buffer = self._buffer[:characters], self._buffer[characters:]
+        self._any = True
+        self._characters += characters
+        self._line += taken.count("\n")
+        return taken
+
+    def _check_size(self) -> None:
+        limit = lines_module.MAXIMUM_RECORD_CHARACTERS
+        if len(self._buffer) > limit:
+            raise InputError(
+                f"{self.name}, line {self._line + 1}: a JSON document of more than {limit >> 20} MiB begins here. "
+                "Split it, for example into one tweet per line, or name the format with --format."
+            )
+
+    # Lines, each with a tweet or a page, or one page over all lines
+
+    def _documents(self) -> Iterator[list[_Tweet]]:
+        while self._buffer or self._more():
+            searched = 0
+            while (end := self._buffer.find("\n", searched)) < 0:
+                searched = len(self._buffer)
+                if not self._more():
+                    end = searched - 1
+                    break
+                self._check_size()
+            text = self._buffer[: end + 1]
+            if not text.strip(JSON_SPACE):
+                self._consume(len(text))
+                continue
+            record, error = parse_object(text)
+            if error == "not valid JSON" and not self._any:
+                whole = self._whole_page()
+                if whole is not None:
+                    yield whole
+                    continue
+            line = self._line + 1
+            self._consume(len(text))
+            yield list(self._of(text, record, error, line))
+
+    def _whole_page(self) -> list[_Tweet] | None:
+        """Return the tweets of a page that is spread over lines, if that is what the file is."""
+        while len(self._buffer) <= lines_module.MAXIMUM_RECORD_CHARACTERS and self._more():
+            pass
+        start = _end_of_space(self._buffer, 0)
+        value, end, error = parse_value(self._buffer, start)
+        if error is not None or not isinstance(value, dict) or not (looks_like_page(value) or looks_like_tweet(value)):
+            return None
+        line = self._line + 1
+        text = self._consume(end)
+        return list(self._of(text, value, None, line))
+
+    def _of(self, text: str, record: dict[str, Any], error: str | None, line: int) -> Iterator[_Tweet]:
+        own = _LINE_END.sub(" ", text.strip(JSON_SPACE))
+        if error is not None:
+            yield _Tweet(dict.fromkeys(COLUMNS), (), own, {}, line, error)
+            return
+        if not looks_like_page(record):
+            fields, problem = tweet_fields(record)
+            yield _Tweet(fields, record.keys(), own, record, line, problem)
+            return
+        tweets, includes = page_tweets(record)
+        for tweet in tweets:
+            fields, problem = tweet_fields(tweet, includes)
+            author = includes["users"].get(fields["author_id"] or "")
+            full = {**tweet, "author": author} if author is not None and "author" not in tweet else tweet
+            yield _Tweet(fields, full.keys(), None, full, line, problem)
+
+    # Elements of an array
+
+    def _array(self) -> Iterator[list[_Tweet]]:
+        first = not self._any
+        if first:
+            match = _ARCHIVE_START.match(self._buffer)
+            self._consume(match.end() if match else _end_of_space(self._buffer, 0))
+            self._consume(1)
+        while True:
+            start = self._next_element(first=first)
+            first = False
+            if start is None:
+                return
+            self._consume(start)
+            line = self._line + 1
+            value, end, error = self._element()
+            text = self._consume(end)
+            if error is not None:
+                raise InputError(f"{self.name}, line {line}: the element that begins here is {error}. Check the file.")
+            if isinstance(value, dict):
+                yield list(self._of(text, value, None, line))
+            else:
+                own = _LINE_END.sub(" ", text)
+                problem = f"a JSON {type_name(value)} where a tweet is expected"
+                yield [_Tweet(dict.fromkeys(COLUMNS), (), own, {}, line, problem)]
+
+    def _next_element(self, *, first: bool) -> int | None:
+        """Return where the next element begins in the buffer; None where the array ends, as the file must too."""
+        while (place := _end_of_space(self._buffer, 0)) == len(self._buffer):
+            if not self._more():
+                raise InputError(f"{self.name} is cut short: its array is not closed. Get the file again.")
+        found = self._buffer[place]
+        if found == "]":
+            self._consume(place + 1)
+            self._check_end()
+            return None
+        if first:
+            return place
+        if found != ",":
+            raise InputError(f"{self.name}, line {self._line + 1}: {found!r} where ',' or ']' is expected.")
+        while (after := _end_of_space(self._buffer, place + 1)) == len(self._buffer):
+            if not self._more():
+                raise InputError(f"{self.name} is cut short: its array is not closed. Get the file again.")
+        return after
+
+    def _element(self) -> tuple[Any, int, str | None]:
+        tried = 0
+        while True:
+            if len(self._buffer) >= 2 * tried:  # parsing again at each chunk would be quadratic
+                tried = len(self._buffer)
+                value, end, error = parse_value(self._buffer)
+                # A number or a word at the very end may go on in the next chunk.
+                if error != "not valid JSON" and not (end == tried and not isinstance(value, (dict, list, str))):
+                    return value, end, error
+            if not self._more():
+                value, end, error = parse_value(self._buffer)
+                return value, end, error
+            self._check_size()
+
+    def _check_end(self) -> None:
+        while True:
+            rest = self._buffer.strip(JSON_SPACE + ";")
+            if rest:
+                raise InputError(f"{self.name}, line {self._line + 1}: {rest[:20]!r} follows the end of the array.")
+            self._consume(len(self._buffer))
+            if not self._more():
+                return
+
+
+_DOCUMENTS, _ARRAY = 1, 2
+
+
+def _end_of_space(text: str, start: int) -> int:
+    match = _SPACES.match(text, start)
+    return match.end() if match else start
+
+
+def looks_like_twitter(head: str) -> bool:
+    """Return whether a file that begins so holds tweets in one of Twitter's own shapes."""
+    start = head.lstrip("\ufeff" + JSON_SPACE)
+    if _ARCHIVE_START.match(start):
+        return True
+    if start.startswith("["):
+        value, _, error = parse_value(start, _end_of_space(start, 1))
+        return error is None and isinstance(value, dict) and looks_like_tweet(value)
+    if not start.startswith("{"):
+        return False
+    value, _, error = parse_value(start)
+    if error is None and isinstance(value, dict):
+        return looks_like_tweet(value) or looks_like_page(value)
+    # A page is longer than what is looked at: it has tweets under "data", and v2's own words.
+    return bool(re.match(r'\{\s*"(data|includes|meta|errors)"\s*:', start)) and bool(
+        re.search(r'"(edit_history_tweet_ids|author_id|note_tweet|newest_id|result_count)"\s*:', start)
+    )
+
+
+FORMAT = Format("twitter", (), open=_TwitterTable, looks_like=looks_like_twitter, written_as="jsonl")

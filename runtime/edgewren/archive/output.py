@@ -1,0 +1,459 @@
+"""An output that is built window by window, survives anything, and appears whole. Knows bytes, not rows.
+
+While a run goes on there are OUT.partial, OUT.rejects.jsonl.partial and OUT.journal. A window is committed when its
+bytes are in the first two, fsynced, and then its record is in the journal, fsynced. Whatever ends the run, what lies
+behind the last record is cut off by the next one. At the end everything is read back and compared, and takes its final
+name; the journal goes last, and until it has gone, every step can be done again.
+
+No method tries anything twice. After an OSError the output is closed and says how to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgewren.archive import journal
+from edgewren.archive.compression import Compression, unpack
+from edgewren.archive.disk import Disk, File
+from edgewren.archive.journal import Journal
+from edgewren.archive.table import Encoder
+from edgewren.archive.whole_file import Sink
+from edgewren.errors import EdgewrenError, InvariantError, OutputError, ResumeError, UsageError
+
+PARTIAL_SUFFIX = ".partial"
+SEALED_SUFFIX = ".sealed.partial"
+REJECTS_SUFFIX = ".rejects.jsonl"
+REPORT_SUFFIX = ".report.json"
+
+State = dict[str, Any]
+"""What the run has to know to go on, as JSON knows it."""
+
+
+class Output(Protocol):
+    """Where windows go."""
+
+    def commit(self, data: bytes, rejects: bytes, state: State) -> None:
+        """Take a window's bytes, and how the run stands behind it. Raises OutputError."""
+
+    def finish(self, rows: int, report: Callable[[State], State]) -> State:
+        """Make everything final; return the report with what is known about the output. Raises OutputError."""
+
+    def close(self) -> None:
+        """Leave everything as it is, to go on another time."""
+
+    def discard(self) -> None:
+        """Remove what was written."""
+
+
+def side_files(output: str | Path) -> list[Path]:
+    """Return the output's own names, and those of everything that is kept beside it."""
+    path = Path(os.path.realpath(output))
+    suffixes = ("", PARTIAL_SUFFIX, SEALED_SUFFIX, journal.SUFFIX, journal.SUFFIX + ".new", REPORT_SUFFIX)
+    rejects = (REJECTS_SUFFIX, REJECTS_SUFFIX + PARTIAL_SUFFIX, REPORT_SUFFIX + PARTIAL_SUFFIX)
+    return [path.with_name(path.name + suffix) for suffix in (*suffixes, *rejects)]
+
+
+def is_direct(output: str | Path) -> bool:
+    """Return whether a name stands for a device or a pipe, which is written to directly: nothing can be replaced."""
+    path = Path(output)
+    return path.exists() and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
+
+
+class DirectOutput:
+    """Standard output, a device or a pipe: windows go there as they come, and nothing can be taken back."""
+
+    def __init__(self, sink: Sink, packed: Compression | None) -> None:
+        self._sink = sink
+        self._packed = packed
+
+    def commit(self, data: bytes, rejects: bytes, state: State) -> None:
+        del rejects, state
+        self._sink.write(self._packed.pack(data) if self._packed else data)
+        self._sink.flush()
+
+    def finish(self, rows: int, report: Callable[[State], State]) -> State:
+        del rows
+        self._sink.finish()
+        return report({})
+
+    def close(self) -> None:
+        self._sink.discard()
+
+    def discard(self) -> None:
+        self._sink.discard()
+
+
+class _Appended:
+    """A file that grows by committed pieces, with the hash of all of them."""
+
+    def __init__(self, disk: Disk, path: Path, committed: Mapping[str, Any]) -> None:
+        self.path = path
+        self._disk = disk
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+        self._file: File | None = None
+        self._open_at(committed)
+
+    @property
+    def committed(self) -> State:
+        return {"bytes": self.bytes, "sha256": self._digest.hexdigest()}
+
+    def append(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._file is None:
+            new = self._disk.size(self.path) is None
+            self._file = self._disk.open(self.path)
+            self._disk.truncate(self._file, self.bytes)
+            if new:
+                self._disk.sync_folder(self.path.parent)
+        self._disk.write(self._file, data)
+        self._disk.fsync(self._file)
+        self._digest.update(data)
+        self.bytes += len(data)
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            self._disk.close(file)
+
+    def _open_at(self, committed: Mapping[str, Any]) -> None:
+        size: int = committed["bytes"]
+        left = size
+        if size and self._disk.size(self.path) is not None:
+            for chunk in self._disk.chunks(self.path):
+                piece = chunk[:left]
+                self._digest.update(piece)
+                left -= len(piece)
+                if not left:
+                    break
+        if left or (size and self._digest.hexdigest() != committed["sha256"]):
+            raise ResumeError(
+                f"{self.path} is not what the journal says was written ({size:,} bytes). Start over with --force."
+            )
+        self.bytes = size
+
+
+NOTHING: State = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+
+
+class JournaledOutput:
+    """An output file with its journal.
+
+    Open it, look at `published` and `state`, then `begin`, `commit` each window and `finish`.
+
+    Args:
+        path: the final name. A link is followed, so that it stays a link.
+        force: whether an existing output, or an unfinished run, may be replaced.
+        resume: whether to go on with an unfinished run.
+        disk: the file system.
+
+    Attributes:
+        state: of the last committed window of the unfinished run that is gone on with, or None.
+        published: the report, where all that an earlier run had left to do was to give files their names; it is done.
+
+    Raises:
+        UsageError: the output exists, or an unfinished run does, and neither force nor resume is set.
+        ResumeError: the journal is damaged.
+        LockedError: another run is writing this output.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, force: bool, resume: bool, disk: Disk) -> None:
+        self.name = str(path)
+        self.path = Path(os.path.realpath(path))
+        if self.path.is_dir():
+            raise OutputError(f"{path} is a folder, expected a file name.")
+        self._disk = disk
+        self._force = force
+        self._resume = resume
+        self._partial: _Appended | None = None
+        self._rejects: _Appended | None = None
+        self._encoder: Encoder | None = None
+        self._packed: Compression | None = None
+        self.state: State | None = None
+        self.published: State | None = None
+        self._header: Mapping[str, Any] | None = None
+        journal_path = self._beside(journal.SUFFIX)
+        if disk.size(journal_path) is None and not resume:
+            self.check_new()
+        with self._reported():
+            self._journal = Journal(disk, journal_path)
+        try:
+            self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self) -> None:
+        content = self._journal.content
+        disposable = content.header is not None and not content.header.get("resumable", True)
+        started = bool(self._disk.size(self._beside(PARTIAL_SUFFIX)))
+        if content.damaged or (content.header is None and not content.empty and started):
+            if not self._force:
+                raise ResumeError(f"{self._journal.path} is damaged, so {self.name} cannot go on. Start over: --force.")
+            return
+        if content.header is None or disposable:
+            if not self._resume:
+                self.check_new()
+            return
+        if self._resume:
+            self._header, self.state = content.header, content.state
+            if self.state is not None and "final" in self.state:
+                with self._reported():
+                    self.published = self._publish(self.state["final"])
+        elif not self._force:
+            rows = (content.state or {}).get("rows", 0)
+            raise UsageError(
+                f"{self.name} has an unfinished run with {rows:,} rows. Go on with --resume, or start over with "
+                "--force."
+            )
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an unfinished run is gone on with."""
+        return self._header is not None
+
+    def begin(
+        self, fingerprint: Mapping[str, Any], *, resumable: bool, encoder: Encoder, packed: Compression | None
+    ) -> None:
+        """Start, or go on with, the run that the fingerprint describes.
+
+        Raises:
+            ResumeError: the unfinished run was another, or its files are not what they were. Nothing was changed.
+            OutputError: it cannot be written.
+        """
+        self._encoder = encoder
+        self._packed = packed
+        if self._header is not None:
+            _check_same(self._header["fingerprint"], fingerprint, self.name)
+        state = self.state or {}
+        with self._reported():
+            self._partial = _Appended(self._disk, self._beside(PARTIAL_SUFFIX), state.get("output", NOTHING))
+            self._rejects = _Appended(
+                self._disk, self._beside(REJECTS_SUFFIX + PARTIAL_SUFFIX), state.get("rejects", NOTHING)
+            )
+            self._journal.restart({"fingerprint": fingerprint, "resumable": resumable}, self.state)
+
+    def commit(self, data: bytes, rejects: bytes, state: State) -> None:
+        partial, listed = self._parts()
+        with self._reported():
+            partial.append(self._packed.pack(data) if self._packed else data)
+            listed.append(rejects)
+            self.state = {**state, "output": partial.committed, "rejects": listed.committed}
+            self._journal.append(self.state)
+
+    def finish(self, rows: int, report: Callable[[State], State]) -> State:
+        partial, listed = self._parts()
+        with self._reported():
+            if not partial.bytes:
+                self._make_empty(partial.path)
+            partial.close()
+            listed.close()
+            self._compare(partial.path, partial.committed)
+            self._compare(listed.path, listed.committed)
+            source, described = self._sealed(partial)
+            self._check_rows(source, rows)
+            known = {
+                "output": {"path": self.name, **described},
+                "rejects": {"path": self.name + REJECTS_SUFFIX, **listed.committed} if listed.bytes else None,
+            }
+            final: State = {
+                "source": source.name,
+                "output": described,
+                "rejects": listed.committed,
+                "report": report(known),
+            }
+            self.state = {**(self.state or {}), "final": final}
+            self._journal.append(self.state)
+            return self._publish(final)
+
+    def close(self) -> None:
+        for part in (self._partial, self._rejects, self._journal):
+            if part is not None:
+                with contextlib.suppress(OSError):
+                    part.close()
+
+    def abandon(self) -> None:
+        """Leave everything as it was found, before `begin`."""
+        with contextlib.suppress(OSError):
+            if self._journal.content.empty:
+                self._journal.remove()
+        self.close()
+
+    def discard(self) -> None:
+        """Remove what the unfinished run wrote. What is there under the final name stays."""
+        names = (PARTIAL_SUFFIX, SEALED_SUFFIX, REJECTS_SUFFIX + PARTIAL_SUFFIX)
+        with contextlib.suppress(OSError):
+            for suffix in names:
+                self._disk.remove(self._beside(suffix))
+            self._journal.remove()
+        self.close()
+
+    def finished_before(self, fingerprint: Mapping[str, Any]) -> State | None:
+        """Return the report of a run that this fingerprint describes and that is finished already, or None."""
+        try:
+            report: Any = json.loads(self._beside(REPORT_SUFFIX).read_bytes())
+            same: bool = report["fingerprint"] == fingerprint and self._is(self.path, report["output"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return report if same else None
+
+    def _parts(self) -> tuple[_Appended, _Appended]:
+        if self._partial is None or self._rejects is None:
+            raise InvariantError("The output was written to before it was begun. Please report this.")
+        return self._partial, self._rejects
+
+    def _make_empty(self, path: Path) -> None:
+        file = self._disk.open(path)
+        self._disk.truncate(file, 0)
+        self._disk.fsync(file)
+        self._disk.close(file)
+        self._disk.sync_folder(path.parent)
+
+    def _sealed(self, partial: _Appended) -> tuple[Path, State]:
+        """Return the file that is to take the final name, and its size and hash."""
+        if self._encoder is None or not self._encoder.seals:
+            return partial.path, partial.committed
+        path = self._beside(SEALED_SUFFIX)
+        digest = hashlib.sha256()
+        size = 0
+        file = self._disk.open(path)
+        try:
+
+            def write(data: bytes) -> None:
+                nonlocal size
+                self._disk.write(file, data)
+                digest.update(data)
+                size += len(data)
+
+            self._disk.truncate(file, 0)
+            self._encoder.seal(partial.path, write)
+            self._disk.fsync(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._disk.close(file)
+            raise
+        self._disk.close(file)
+        self._disk.sync_folder(path.parent)  # the journal is about to name it
+        described = {"bytes": size, "sha256": digest.hexdigest()}
+        self._compare(path, described)
+        return path, described
+
+    def _compare(self, path: Path, described: Mapping[str, Any]) -> None:
+        if described["bytes"] and not self._is(path, described):
+            raise OutputError(
+                f"{path} does not hold what was written to it: the disk gave back other bytes. Check the disk, then "
+                "start over with --force."
+            )
+
+    def _check_rows(self, path: Path, rows: int) -> None:
+        if self._encoder is None:
+            return
+        chunks = self._disk.chunks(path)
+        if self._packed is not None:
+            chunks = unpack(chunks, self._packed, path.name, bombs_allowed=True)
+        found = self._encoder.count(chunks)
+        if found != rows:
+            raise InvariantError(
+                f"{path} has {found:,} rows where {rows:,} were read. This is a bug in edgewren: please report it."
+            )
+
+    def _publish(self, final: State) -> State:
+        """Give every file its final name and remove the journal. Done again from the start if it was interrupted."""
+        report: State = final["report"]
+        rejects = self._beside(REJECTS_SUFFIX)
+        if final["rejects"]["bytes"]:
+            self._give_name(self._beside(REJECTS_SUFFIX + PARTIAL_SUFFIX), rejects, final["rejects"])
+        else:
+            self._disk.remove(rejects)  # it would speak of rows of an earlier run
+            self._disk.remove(self._beside(REJECTS_SUFFIX + PARTIAL_SUFFIX))
+        self._give_name(self._beside(final["source"].removeprefix(self.path.name)), self.path, final["output"])
+        if final["source"].endswith(SEALED_SUFFIX):
+            self._disk.remove(self._beside(PARTIAL_SUFFIX))
+        self._write_report(report)
+        self._disk.sync_folder(self.path.parent)
+        self._journal.remove()
+        self._disk.sync_folder(self.path.parent)
+        return report
+
+    def _give_name(self, source: Path, target: Path, described: Mapping[str, Any]) -> None:
+        if self._disk.size(source) is None and self._is(target, described):
+            return  # done before
+        if not self._is(source, described):
+            raise ResumeError(f"{source} is not what the journal says was written. Start over with --force.")
+        self._disk.replace(source, target)
+
+    def _write_report(self, report: State) -> None:
+        target = self._beside(REPORT_SUFFIX)
+        source = self._beside(REPORT_SUFFIX + PARTIAL_SUFFIX)
+        file = self._disk.open(source)
+        try:
+            self._disk.truncate(file, 0)
+            self._disk.write(file, json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False).encode() + b"\n")
+            self._disk.fsync(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._disk.close(file)
+            raise
+        self._disk.close(file)
+        self._disk.replace(source, target)
+
+    def _is(self, path: Path, described: Mapping[str, Any]) -> bool:
+        if self._disk.size(path) != described["bytes"]:
+            return False
+        digest = hashlib.sha256()
+        for chunk in self._disk.chunks(path):
+            digest.update(chunk)
+        return bool(digest.hexdigest() == described["sha256"])
+
+    def check_new(self) -> None:
+        """Check that nothing is overwritten. Raises UsageError."""
+        if self._force:
+            return
+        for path, name in ((self.path, self.name), (self._beside(REJECTS_SUFFIX), self.name + REJECTS_SUFFIX)):
+            if path.exists():
+                raise UsageError(f"{name} exists already. Use --force to replace it, or name another file.")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except EdgewrenError:
+            raise
+        except OSError as error:
+            how = (
+                f" The {self.state['rows']:,} rows before it are safe: remove the cause, then go on with --resume."
+                if self.state is not None and self.state.get("rows")
+                else " Nothing was changed there."
+            )
+            raise OutputError(f"{self.name} cannot be written: {error.strerror or error}.{how}") from error
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+    """Check that two fingerprints are the same. Raises ResumeError with what differs."""
+    differences = [
+        f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
+        for key in dict.fromkeys((*before, *now))
+        if before.get(key) != now.get(key)
+    ]
+    if differences:
+        raise ResumeError(
+            f"{name} cannot go on: {'; '.join(differences)}. Go on with what it was begun with, or start over with "
+            "--force."
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,257 @@
+"""Rows to bytes: untouched columns, in every format; what stands where a file cannot be replaced."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgewren.archive.formats import all_formats
+from edgewren.archive.readers import open_table
+from edgewren.archive.run import score_archive
+from edgewren.archive.table import Added
+from edgewren.archive.whole_file import WholeFile
+from edgewren.errors import InputError, OutputError, UsageError
+
+ADDED = ("label", "score")
+
+
+def encoded(tmp_path: Path, name: str, data: str | bytes, kind: str, *, labels=None, excel_safe=False) -> bytes:
+    path = tmp_path / name
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    with open_table(path) as table:
+        encoder = all_formats()[kind].encoder(table, ADDED)
+        encoder.excel_safe = excel_safe
+        out = encoder.header()
+        while (block := table.read(100)) is not None:
+            found = labels or ["x"] * len(block)
+            out += encoder.encode(block, Added(found, [], ["0.5"] * len(block)))
+    assert encoder.count(iter([out])) == len(found)
+    assert encoder.count(iter(out[i : i + 1] for i in range(len(out)))) == len(found)
+    return out
+
+
+def test_csv_is_rfc_4180_with_newlines(tmp_path):
+    source = 'a,b,c,d,e\n"q""uote","line\r\nbreak","lone\rreturn"," @x,y ",\n'
+    expected = 'a,b,c,d,e,label,score\n"q""uote","line\r\nbreak","lone\rreturn"," @x,y ",,x,0.5\n'
+    assert encoded(tmp_path, "i.csv", source, "csv") == expected.encode()
+
+
+def test_tsv_is_the_same_with_tabs(tmp_path):
+    assert encoded(tmp_path, "i.csv", 'a\n"x\ty,z"\n', "tsv") == b'a\tlabel\tscore\n"x\ty,z"\tx\t0.5\n'
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (
+            '{"id": 12345678901234567890, "x":1.50 , "u":"\\u00e9"}',
+            '{"id": 12345678901234567890, "x":1.50 , "u":"\\u00e9", "label": "x", "score": "0.5"}',
+        ),
+        ('  {"a":{"b":1} } \t', '  {"a":{"b":1} , "label": "x", "score": "0.5"}'),
+        ("{}", '{"label": "x", "score": "0.5"}'),
+        (" { } ", '{"label": "x", "score": "0.5"}'),
+    ],
+)
+def test_a_jsonl_line_keeps_every_byte(tmp_path, raw, expected):
+    assert encoded(tmp_path, "i.jsonl", raw + "\n", "jsonl") == expected.encode() + b"\n"
+
+
+def test_a_line_that_is_no_object_leaves_the_added_keys_alone(tmp_path):
+    data = encoded(tmp_path, "i.jsonl", '{"a": 1}\nnot json\n', "jsonl", labels=["x", None])
+    assert data.splitlines()[1] == b'{"label": null, "score": "0.5"}'
+
+
+def test_jsonl_to_csv_has_text_of_values(tmp_path):
+    source = '{"id":12345678901234567890,"f":1.50,"n":null,"b":true,"l":[1.0,{"k":"é"}],"s":"x"}\n{"s":"y"}\n'
+    data = encoded(tmp_path, "i.jsonl", source, "csv")
+    assert list(csv.reader(io.StringIO(data.decode()))) == [
+        ["id", "f", "n", "b", "l", "s", "label", "score"],
+        ["12345678901234567890", "1.50", "", "true", '[1.0, {"k": "é"}]', "x", "x", "0.5"],
+        ["", "", "", "", "", "y", "x", "0.5"],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_a_further_key_has_no_place_in_columns(tmp_path, kind):
+    with pytest.raises(InputError, match=r"Row 2 \(line 2\) has the key 'b'.*--output-format jsonl"):
+        encoded(tmp_path, "i.jsonl", '{"a": "1"}\n{"a": "1", "b": "2"}\n', kind)
+
+
+def test_lone_surrogates_never_stop_the_writing(tmp_path):
+    source = '{"a": "x\\ud83dy"}\n'
+    assert encoded(tmp_path, "i.jsonl", source, "csv").decode() == "a,label,score\nx\ufffdy,x,0.5\n"
+    assert json.loads(encoded(tmp_path, "i.jsonl", source, "jsonl"))["a"] == "x\ud83dy"
+
+
+def test_excel_safe_prefixes_formulas_and_leaves_numbers(tmp_path):
+    source = "a,b,c,d,e,f\n=cmd,+1,-1.5e3,@name,-x,plain\n"
+    data = encoded(tmp_path, "i.csv", source, "csv", excel_safe=True)
+    assert data.decode().splitlines()[1] == "'=cmd,+1,-1.5e3,'@name,'-x,plain,x,0.5"
+
+
+def test_excel_safe_says_how_many_and_is_refused_where_it_means_nothing(tmp_path, classifier):
+    source = tmp_path / "i.csv"
+    source.write_text("text\n@senator good\ngood\n@x\n")
+    report = score_archive(classifier, [source], tmp_path / "o.csv", excel_safe=True)
+    assert report.prefixed == 2
+    assert "'@senator good" in (tmp_path / "o.csv").read_text()
+    with pytest.raises(UsageError, match="--excel-safe is for CSV and TSV"):
+        score_archive(classifier, [source], tmp_path / "o.jsonl", excel_safe=True)
+
+
+def test_parquet_keeps_types_and_gives_others_text(tmp_path, classifier):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pa.table({"id": [2**62, None], "text": ["good", None], "n": [1.5, 2.5], "tags": [["a"], []]})
+    pq.write_table(table, tmp_path / "i.parquet")
+    (tmp_path / "i.jsonl").write_text('{"id": 12345678901234567890, "text": "good", "n": null}\n')
+    score_archive(classifier, [tmp_path / "i.parquet"], tmp_path / "o.parquet")
+    out = pq.read_table(tmp_path / "o.parquet")
+    assert out.select(table.column_names).equals(table)
+    assert [out.schema.field(name).type for name in ("label", "score", "status")] == [
+        pa.string(),
+        pa.float32(),
+        pa.string(),
+    ]
+    assert out["status"].to_pylist() == ["ok", "rejected:text is null, expected text"]
+    assert out["score"].to_pylist()[1] is None
+    score_archive(classifier, [tmp_path / "i.jsonl"], tmp_path / "p.parquet")
+    assert pq.read_table(tmp_path / "p.parquet").to_pylist()[0]["id"] == "12345678901234567890"
+    assert pq.read_table(tmp_path / "p.parquet").to_pylist()[0]["n"] is None
+
+
+def test_packed_output_is_one_member_per_window_and_reproducible(tmp_path, classifier):
+    source = tmp_path / "i.csv"
+    source.write_text("text\n" + "good vote\n" * 10)
+    for name in ("a.csv.gz", "b.csv.gz"):
+        score_archive(classifier, [source], tmp_path / name, window=3)
+    data = (tmp_path / "a.csv.gz").read_bytes()
+    assert data == (tmp_path / "b.csv.gz").read_bytes()
+    assert data.count(b"\x1f\x8b\x08\x00\x00\x00\x00\x00") == 4  # no name, no time
+    assert gzip.decompress(data).count(b"\n") == 11
+
+
+@pytest.mark.parametrize("name", ["o.parquet.gz", None])
+def test_parquet_is_neither_packed_nor_sent_to_standard_output(tmp_path, classifier, name):
+    source = tmp_path / "i.csv"
+    source.write_text("text\ngood\n")
+    with pytest.raises(UsageError, match="parquet cannot be written"):
+        score_archive(classifier, [source], name and tmp_path / name, output_format="parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["i.csv"]
+
+
+def test_output_format_is_requested_or_named_or_the_inputs(tmp_path, classifier):
+    source = tmp_path / "i.tsv"
+    source.write_text("text\ngood\n")
+    for name, options, start in (
+        ("o.csv", {}, b"text,label"),
+        ("o.csv", {"output_format": "jsonl", "force": True}, b'{"text"'),
+        ("o.txt", {}, b"text\tlabel"),
+    ):
+        score_archive(classifier, [source], tmp_path / name, **options)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    for requested in ("xlsx", "twitter"):
+        with pytest.raises(UsageError, match="Cannot write format"):
+            score_archive(classifier, [source], tmp_path / "x", output_format=requested)
+
+
+# Where nothing can be replaced
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_device_is_written_to_not_replaced(tmp_path, classifier):
+    source = tmp_path / "i.csv"
+    source.write_text("text\n" + "good\n" * 1000)
+    with pytest.raises(OutputError, match="No space left"):
+        score_archive(classifier, [source], "/dev/full")
+    assert not Path("/dev/full").is_file()
+    score_archive(classifier, [source], "/dev/null")
+
+
+def test_a_closed_pipe_is_an_output_error_caused_by_it(tmp_path, classifier, monkeypatch):
+    class Closed(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, _):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    source = tmp_path / "i.csv"
+    source.write_text("text\ngood\n")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(Closed())))
+    with pytest.raises(OutputError, match="Standard output") as caught:
+        score_archive(classifier, [source])
+    assert isinstance(caught.value.__cause__, BrokenPipeError)
+    monkeypatch.undo()
+
+
+def test_a_whole_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "o.txt"
+    path.write_text("precious")
+    with pytest.raises(UsageError, match="--force"):
+        WholeFile(path)
+    unfinished = WholeFile(path, force=True)
+    unfinished.write(b"new")
+    assert path.read_text() == "precious"
+    unfinished.discard()
+    finished = WholeFile(path, force=True)
+    finished.write(b"new")
+    finished.finish()
+    assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["o.txt"]
+
+
+# Any table survives
+
+field = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+tables = st.lists(st.lists(field, min_size=2, max_size=2), max_size=5)
+KINDS = ("csv", "tsv", "jsonl", "parquet", "csv.gz", "jsonl.zst", "tsv.xz", "jsonl.bz2")
+
+
+def round_trip(folder: Path, classifier, table, source_kind, kind, window):
+    source = folder / f"i.{source_kind}"
+    if source_kind == "jsonl":
+        source.write_bytes(b"".join(json.dumps({"text": a, "b": b}).encode() + b"\n" for a, b in table))
+    elif source_kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = {"text": [a for a, _ in table], "b": [b for _, b in table]}
+        pq.write_table(pa.table(columns, schema=pa.schema([("text", pa.string()), ("b", pa.string())])), source)
+    else:
+        with source.open("w", encoding="utf-8", newline="") as stream:
+            delimiter = "\t" if source_kind == "tsv" else ","
+            csv.writer(stream, delimiter=delimiter, lineterminator="\r\n").writerows([["text", "b"], *table])
+    report = score_archive(classifier, [source], folder / f"o.{kind}", window=window)
+    assert (report.rows, report.rejected) == (len(table), 0)
+    if report.rows or "jsonl" not in kind:
+        with open_table(folder / f"o.{kind}") as found:
+            assert [list(row.fields.values())[:2] for row in found] == table
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(tables, st.sampled_from(["csv", "tsv", "jsonl", "parquet"]), st.sampled_from(KINDS), st.integers(1, 4))
+def test_any_unicode_table_survives_scoring(tmp_path_factory, classifier, table, source_kind, kind, window):
+    if source_kind == "jsonl" and not table:
+        table = [["x", "y"]]
+    round_trip(tmp_path_factory.mktemp("h"), classifier, table, source_kind, kind, window)
+
+
+@pytest.mark.proof
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=2000, deadline=None)
+@given(tables, st.sampled_from(["csv", "tsv", "jsonl", "parquet"]), st.sampled_from(KINDS), st.integers(1, 4))
+def test_any_of_two_thousand_unicode_tables_survives_scoring(
+    tmp_path_factory, classifier, table, source_kind, kind, window
+):
+    if source_kind == "jsonl" and not table:
+        table = [["x", "y"]]
+    round_trip(tmp_path_factory.mktemp("h"), classifier, table, source_kind, kind, window)
