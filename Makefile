@@ -15,7 +15,7 @@ BUNDLES ?= artifacts
 TRAINED_ON = $(DATA)/media_bias_train.csv --label-column bias --encoder minilm --test $(DATA)/media_bias_test.csv
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo demo-train artifacts test test-fast prove-archives check format bench bench-rivals clean
+.PHONY: demo demo-train artifacts test test-fast prove-archives check format bench bench-rivals fuzz-bundles bench-load clean
 
 demo: $(CPU_VENV)/.ready ## score a shipped file with a default bundle; needs no more than edgewren[cpu]
 	@rm -rf $(DEMO) && mkdir $(DEMO)
@@ -58,7 +58,7 @@ format: $(VENV)/.ready ## apply formatting and safe lint fixes
 bench: $(VENV)/.ready ## throughput beside the stacks that users would otherwise take
 	$(BIN)/python benchmarks/rivals.py --only edgewren-int8 edgewren-fp32 sentence-transformers transformers-pipeline
 
-bench-rivals: $(RIVALS_VENV)/.ready ## the same for all stacks, in an environment of their own; about twelve minutes
+bench-rivals: $(RIVALS_VENV)/.ready ## the same for all stacks, in an environment of their own; ten to fifteen minutes
 	$(RIVALS_BIN)/python benchmarks/rivals.py $(OPTIONS)
 
 # torch comes first and alone: a plain resolve could take a newer build with gigabytes of CUDA.
@@ -76,6 +76,13 @@ $(CPU_VENV)/.ready: pyproject.toml constraints.txt $(shell find runtime train ex
 	$(CPU_BIN)/python $(PIP_INSTALL) "$$(ls dist/*.whl)[cpu]"
 	$(CPU_BIN)/python -m pip uninstall --quiet --yes setuptools pip
 	@touch $@
+
+FUZZ_CASES ?= 50000
+fuzz-bundles: $(VENV)/.ready ## mutated bundles through the loader, in processes of their own; FUZZ_SEED=1 for others
+	EDGEWREN_FUZZ_CASES=$(FUZZ_CASES) EDGEWREN_FUZZ_SEED=$(or $(FUZZ_SEED),0) $(BIN)/python -m pytest -s tests/export/test_bundle_fuzzing.py
+
+bench-load: $(VENV)/.ready ## time to load BUNDLE, with and without the checks
+	$(BIN)/python benchmarks/load_time.py $(BUNDLE)
 
 $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(RIVALS_VENV)

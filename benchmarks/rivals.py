@@ -147,20 +147,24 @@ def measure(names: list[str], material: Material, rounds: int) -> dict[str, Any]
 
 
 def show(report: dict[str, Any]) -> None:
-    texts = f"{report['texts']:,} texts ({report['distinct_texts']:,} distinct)"
-    print(f"{texts}, {report['recipe']} model, {report['cores']} cores, medians of {report['rounds']} rounds")
-    print(f"best rival: {report['best_rival']}; one text: p50 and p99")
-    print(f"{'':32}{'version':>10}{'texts/s':>10}{'to best':>10}{'as fp32':>10}{'one text, ms':>16}  settings")
+    """Print the table as Markdown, as docs/benchmarks.md holds it."""
+    print(
+        f"{report['texts']:,} texts ({report['distinct_texts']:,} distinct), {report['recipe']} model, "
+        f"{report['cores']} cores, medians of {report['rounds']} rounds\n\n"
+        f"| stack | version | texts/s | to {report['best_rival']} | as fp32 | one text, p50 and p99 | settings |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     for name, row in sorted(report["stacks"].items(), key=lambda item: -float(item[1]["texts_per_s"])):
         same = row["labels_as_fp32"]
-        share = "-" if same is None else f"{same / report['texts']:.2%}"
+        share = "" if same is None else f"{same / report['texts']:.2%}"
         settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
         print(
-            f"{name:32}{row['version']:>10}{row['texts_per_s']:>10.1f}{row['ratio_to_best_rival']:>8.2f} x{share:>10}"
-            f"{row['single_p50_ms']:>8.2f}{row['single_p99_ms']:>8.2f}  {settings}"
+            f"| {name} | {row['version']} | {row['texts_per_s']:,.0f} | {row['ratio_to_best_rival']:.2f} | {share} | "
+            f"{row['single_p50_ms']:.2f} and {row['single_p99_ms']:.2f} ms | {settings} |"
         )
     for name, reason in report["left_out"].items():
-        print(f"{name:32}left out: {reason}")
+        print(f"| {name} | | left out: {' '.join(reason.split())} | | | | |")
+    print()
 
 
 def say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,15 @@ RUNTIME_OPTIONS = {
     "integrations/pandas.py": {"pandas"},
     "integrations/polars.py": {"polars"},
     "integrations/hub.py": {"huggingface_hub"},
+    "serve/app.py": {"starlette"},
+    "serve/openapi.py": {"starlette"},
+    "serve/page.py": {"starlette"},
+    "serve/server.py": {"uvicorn"},
+    "serve/telling.py": {"prometheus_client"},
 }  # archive/compression.py also takes a zstd package, by name
 FLOORS = (
     {"cli", "__main__"},
-    {"archive", "integrations", "verification", "diagnosis", "measurement"},
+    {"archive", "integrations", "serve", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
     {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
@@ -49,7 +55,7 @@ FLOORS = (
         "heatmap",
         "share_plot",
     },
-    {"device", "lifetime", "onnx_operators", "protobuf", "strict_json"},
+    {"background", "device", "lifetime", "onnx_operators", "onnx_sizes", "protobuf", "strict_json"},
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""
@@ -132,9 +138,35 @@ def test_floors_of_the_runtime_use_only_those_below():
             assert floor(name) >= floor(piece), f"{path.relative_to(root)} uses {name}, which stands above it"
 
 
+def verbs_of_the_siblings() -> set[str]:
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        entries = tomllib.load(stream)["project"]["entry-points"]["edgewren.commands"]
+    return {entry.partition(":")[0] for entry in entries.values()}
+
+
+def imported_at_the_top(module: str) -> set[str]:
+    """What importing a module of ours imports first: its own imports outside functions, and those of ours in turn."""
+    seen: set[str] = set()
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = PACKAGES.get(top(name), ROOT / "nowhere").joinpath(*name.split(".")[1:]).with_suffix(".py")
+        if not path.is_file():
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                pending += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                pending += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return {top(name) for name in seen}
+
+
 def test_command_line_of_the_siblings_imports_nothing_heavy_at_the_top():
-    for package in ("edgewren_train", "edgewren_export"):
-        tree = ast.parse((PACKAGES[package] / "commands.py").read_text(encoding="utf-8"))
-        first = {top(alias.name) for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-        first |= {top(node.module or "") for node in tree.body if isinstance(node, ast.ImportFrom)}
-        assert first <= {"edgewren"} | set(sys.stdlib_module_names)
+    verbs = verbs_of_the_siblings()
+    assert {"edgewren_train.commands", "edgewren_export.commands"} <= verbs
+    for verb in verbs:
+        foreign = imported_at_the_top(verb) - set(PACKAGES) - set(sys.stdlib_module_names)
+        assert not foreign, f"{verb} imports {foreign}"

@@ -99,6 +99,22 @@ class EditableGraph:
 
         self._shapes.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
+    def until(self, names: Sequence[str]) -> onnx.ModelProto:
+        """Return a model of its own with these tensors as outputs, of the graph as it now stands."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        graph, nodes = model.graph, self.nodes(names)
+        used = {name for node in nodes for name in node.input}
+        del graph.node[:], graph.initializer[:], graph.value_info[:], graph.output[:]
+        graph.node.extend(nodes)
+        graph.initializer.extend(tensor for name, tensor in self._constants.items() if name in used)
+        graph.value_info.extend(self._shapes)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        _import_microsoft(model)
+        return model
+
     def finish(self, *, opset: int | None = None) -> onnx.ModelProto:
         """Return the edited model, of at least this opset where one is given. The graph must not be used after it."""
         import onnx
@@ -115,6 +131,12 @@ class EditableGraph:
         if opset is not None and domains[""].version < opset:
             domains[""].version = opset
             self._model.ir_version = max(self._model.ir_version, onnx.helper.find_min_ir_version_for([domains[""]]))
-        if "com.microsoft" not in domains:
-            self._model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        _import_microsoft(self._model)
         return self._model
+
+
+def _import_microsoft(model: onnx.ModelProto) -> None:
+    import onnx
+
+    if "com.microsoft" not in {entry.domain for entry in model.opset_import}:
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))

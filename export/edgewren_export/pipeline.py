@@ -296,7 +296,7 @@ def _int8(
 
     Fixed scales come first, being the fastest; where they miss the gate, scales per token must meet it.
     """
-    calibrated = calibrate(optimised, calibration)
+    calibrated = calibrate(optimised, calibration, texts=ids)
     for per_token in (False, True):
         quantised = quantise(calibrated, per_token=per_token)
         data: bytes = quantised.SerializeToString()

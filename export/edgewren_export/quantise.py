@@ -11,7 +11,8 @@ Outside Gelu, features are smoothed first as in SmoothQuant (Xiao et al. 2022, a
 activations is divided out and multiplied into the weights, exact but for rounding.
 
 (The usual dynamic quantisation has one scale per tensor: a text's score then moves with the batch around it.) Weights
-have one scale per column, the word embeddings one per row. Knows ONNX graphs, nothing of texts. Measurements stand in
+have one scale per column; with scales per token throughout they are also rounded for the inputs that they meet
+(`rounding`). Word embeddings have one scale per row. Knows ONNX graphs, nothing of texts. Measurements stand in
 docs/log.md.
 """
 
@@ -26,9 +27,10 @@ from numpy.typing import NDArray
 
 from edgewren.errors import BundleError
 from edgewren_export.attention import fuse_attention
-from edgewren_export.calibration import Range, channel_ranges
+from edgewren_export.calibration import Range, channel_ranges, token_values
 from edgewren_export.editing import EditableGraph
 from edgewren_export.residual import Consumers, added_bias, fold_residual_biases
+from edgewren_export.rounding import Inputs, Rounded, observe, round_for, round_to_nearest
 
 if TYPE_CHECKING:
     import onnx
@@ -48,6 +50,8 @@ _GELU_ZERO_POINT = 32
 _GELU_FLOOR = 0.17 / _GELU_ZERO_POINT
 _GELU_OPERATORS = ("Gelu", "BiasGelu", "FastGelu")
 _TABLE_ROWS = 1000  # embedding tables with fewer rows are not worth it
+_LAYER = 4  # inputs of products in a transformer layer
+_ROUNDING_TOKENS = 10_000  # about 350 tweets
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,21 @@ class Calibrated:
     Attributes:
         model: fp32, with attention in one operator and biases of residual branches moved.
         ranges: of every input of a product, except those after Gelu.
+        texts: token rows on which weights are rounded; none: to nearest.
     """
 
     model: onnx.ModelProto
     ranges: Mapping[str, Range]
+    texts: Sequence[Sequence[int]] = ()
 
 
-def calibrate(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> Calibrated:
+def calibrate(
+    model: onnx.ModelProto, rows: Sequence[Sequence[int]], *, texts: Sequence[Sequence[int]] = ()
+) -> Calibrated:
     """Prepare an optimised fp32 model and measure its ranges on token rows.
+
+    Args:
+        texts: real texts as token rows, on which the weights will be rounded.
 
     Raises:
         BundleError: the model has nothing to quantise.
@@ -86,7 +97,8 @@ def calibrate(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> Calibrat
     inputs = products(graph)
     if not inputs:
         raise BundleError("The graph has no matrix products with constant weights: int8 would change nothing.")
-    return Calibrated(fused, channel_ranges(fused, [name for name in inputs if not _after_gelu(graph, name)], rows))
+    ranges = channel_ranges(fused, [name for name in inputs if not _after_gelu(graph, name)], rows)
+    return Calibrated(fused, ranges, texts)
 
 
 def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelProto:
@@ -94,20 +106,82 @@ def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelPr
 
     Args:
         calibrated: may be quantised in both ways; it stays as it is.
-        per_token: give every input of a product a scale per token, not only those after Gelu.
+        per_token: give every input of a product a scale per token, not only those after Gelu, and round the weights for
+            what enters the products. Closer to fp32, slower to run and to make.
     """
     graph = EditableGraph(calibrated.model)
     consumers = graph.consumers()
-    for name, group in products(graph).items():
-        measured = calibrated.ranges.get(name)
-        if measured is None:
-            _quantise_per_token(graph, name, group, None)
-        elif per_token:
-            _quantise_per_token(graph, name, group, _smoothing(group, measured.magnitude))
-        else:
-            _quantise_fixed(graph, consumers, name, group, measured)
     _quantise_tables(graph)
+    groups = products(graph)
+    names = list(groups)
+    rows = _some(calibrated.texts) if per_token else []
+    for start in range(0, len(names), _LAYER):
+        layer = names[start : start + _LAYER]
+        exact = token_values(EditableGraph(calibrated.model).until(layer), layer, rows) if rows else {}
+        for name in layer:
+            grid = _grid(groups[name], calibrated.ranges.get(name), per_token)
+            inputs = _observe(graph, name, grid, exact.pop(name), rows) if rows else None
+            rounded = [_rounded(product, grid, inputs) for product in groups[name]]
+            if grid.step is None:
+                _quantise_per_token(graph, name, groups[name], grid, rounded)
+            else:
+                _quantise_fixed(graph, consumers, name, groups[name], grid, rounded)
     return graph.finish()
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How one input is quantised.
+
+    Attributes:
+        smooth: factors by which its features are divided first, float32 [inputs]; None after Gelu.
+        step: the scale; None: one per token.
+        point: zero point.
+        floor: the smallest scale of a token.
+    """
+
+    smooth: NDArray[np.float32] | None
+    step: np.float32 | None
+    point: int
+    floor: float = _TINY
+
+    def smoothed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return values if self.smooth is None else values * (np.float32(1) / self.smooth)
+
+    def quantised(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what becomes of smoothed values, float32 [tokens, inputs], as the operators compute it."""
+        step = self.step
+        if step is None:
+            largest = (values if self.smooth is None else np.abs(values)).max(axis=1, keepdims=True)
+            step = np.maximum(largest / np.float32(255 - self.point), np.float32(self.floor))
+        return np.asarray((np.clip(np.rint(values / step) + self.point, 0, 255) - self.point) * step, np.float32)
+
+
+def _grid(group: Sequence[Product], measured: Range | None, per_token: bool) -> _Grid:
+    if measured is None:
+        return _Grid(None, None, _GELU_ZERO_POINT, _GELU_FLOOR)
+    smooth = _smoothing(group, measured.magnitude)
+    largest = HEADROOM * float((measured.magnitude / smooth).max())
+    step = None if per_token else np.float32(max(largest, _TINY) / (255 - _ZERO_POINT))
+    return _Grid(smooth, step, _ZERO_POINT)
+
+
+def _observe(
+    graph: EditableGraph, name: str, grid: _Grid, exact: NDArray[np.float32], rows: Sequence[Sequence[int]]
+) -> Inputs:
+    """Return what enters the products of an input in the fp32 model and in the graph, which is int8 up to there."""
+    seen = token_values(graph.until([name]), [name], rows)[name]
+    return observe(grid.smoothed(exact), grid.quantised(grid.smoothed(seen)))
+
+
+def _some(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Return evenly spread rows with about as many tokens as are looked at."""
+    return list(rows[:: max(1, sum(map(len, rows)) // _ROUNDING_TOKENS)])
+
+
+def _rounded(product: Product, grid: _Grid, inputs: Inputs | None) -> Rounded:
+    weight = product.weight if grid.smooth is None else product.weight * grid.smooth[:, None]
+    return round_to_nearest(weight) if inputs is None else round_for(weight, inputs)
 
 
 def products(graph: EditableGraph) -> dict[str, list[Product]]:
@@ -128,12 +202,6 @@ def _after_gelu(graph: EditableGraph, name: str) -> bool:
     return node is not None and node.op_type in _GELU_OPERATORS
 
 
-def quantise_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return int8 [inputs, outputs] and scales, float32 [outputs]: symmetric, rounded to nearest."""
-    scales = np.maximum(np.abs(weight).max(axis=0), _TINY).astype(np.float32) / np.float32(127)
-    return np.rint(weight / scales).astype(np.int8), scales
-
-
 def _smoothing(group: Sequence[Product], largest: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the factors, float32 [inputs], by which activations are divided and weight rows multiplied."""
     weights = np.max([np.abs(product.weight).max(axis=1) for product in group], axis=0)
@@ -147,59 +215,46 @@ def _quantise_fixed(
     consumers: Consumers,
     source: str,
     group: Sequence[Product],
-    measured: Range,
+    grid: _Grid,
+    rounded: Sequence[Rounded],
 ) -> None:
     """Quantise one input with one scale, and multiply it with each of its weights; biases are added on the way."""
-    smooth = _smoothing(group, measured.magnitude)
-    step = np.float32(max(HEADROOM * float((measured.magnitude / smooth).max()), _TINY) / (255 - _ZERO_POINT))
     prefix = f"int8_{source}"
-    zero_point = _zero_point(graph, _ZERO_POINT)
-    scale = graph.constant(f"{prefix}_scale", step)
-    factors = graph.constant(f"{prefix}_smoothing", np.float32(1) / smooth)
-    smoothed = graph.define("Mul", [source, factors], f"{prefix}_smooth")
+    zero_point = _zero_point(graph, grid.point)
+    scale = graph.constant(f"{prefix}_scale", np.asarray(grid.step))
+    smoothed = _smooth(graph, source, grid)
     quantised = graph.define("QuantizeLinear", [smoothed, scale, zero_point], f"{prefix}_quantised")
-    for product in group:
+    for product, weight in zip(group, rounded, strict=True):
         added = added_bias(graph, consumers, product.output)
-        if added is None or added.value.shape != (product.weight.shape[1],):
-            _product(graph, product, smooth, quantised, (scale, zero_point), product.output, None)
+        if added is None or added.value.shape != weight.scales.shape:
+            _product(graph, product, weight, quantised, (scale, zero_point), product.output, weight.shift)
             continue
         gelu = added.node.op_type == "BiasGelu"
         output = added.node.output[0]
         target = f"int8_biased_{product.output}" if gelu else output
-        _product(graph, product, smooth, quantised, (scale, zero_point), target, added.name)
+        bias = added.value if weight.shift is None else added.value + weight.shift
+        _product(graph, product, weight, quantised, (scale, zero_point), target, bias)
         if gelu:
             graph.define("Gelu", [target], output, domain="com.microsoft")
 
 
 def _quantise_per_token(
-    graph: EditableGraph, source: str, group: Sequence[Product], smooth: NDArray[np.float32] | None
+    graph: EditableGraph, source: str, group: Sequence[Product], grid: _Grid, rounded: Sequence[Rounded]
 ) -> None:
-    """Quantise one input once, a scale per row, and multiply it with each of its weights.
-
-    Args:
-        smooth: factors of smoothing, float32 [inputs]; None after Gelu, where values have a floor.
-    """
+    """Quantise one input once, a scale per row, and multiply it with each of its weights."""
     from onnx import numpy_helper
 
-    prefix = f"int8_{source}"
+    prefix, point = f"int8_{source}", grid.point
     inputs = group[0].weight.shape[0]
     shape = graph.constant(f"int8_rows_{inputs}", np.array([-1, inputs]))
     columns, flat = graph.constant("int8_axis_columns", np.array([1])), graph.constant("int8_flat", np.array([-1]))
-    if smooth is None:
-        # Rows are bounded below by the floor of the scale: one zero point serves all of them.
-        point, floor = _GELU_ZERO_POINT, _GELU_FLOOR
-        rows = graph.define("Reshape", [source, shape], f"{prefix}_rows")
-        magnitudes = rows
-    else:
-        point, floor = _ZERO_POINT, _TINY
-        factors = graph.constant(f"{prefix}_smoothing", np.float32(1) / smooth)
-        smoothed = graph.define("Mul", [source, factors], f"{prefix}_smooth")
-        rows = graph.define("Reshape", [smoothed, shape], f"{prefix}_rows")
-        magnitudes = graph.define("Abs", [rows], f"{prefix}_magnitudes")
+    rows = graph.define("Reshape", [_smooth(graph, source, grid), shape], f"{prefix}_rows")
+    # After Gelu, rows are bounded below by the floor of the scale: one zero point serves all of them.
+    magnitudes = rows if grid.smooth is None else graph.define("Abs", [rows], f"{prefix}_magnitudes")
     largest = graph.define("ReduceMax", [magnitudes, columns], f"{prefix}_largest", keepdims=1)
     step = graph.constant(f"int8_step_{point}", np.array(1 / (255 - point), np.float32))
     raw = graph.define("Mul", [largest, step], f"{prefix}_scale_raw")
-    lowest = graph.constant(f"int8_floor_{point}", np.array(floor, np.float32))
+    lowest = graph.constant(f"int8_floor_{point}", np.array(grid.floor, np.float32))
     scale = graph.define("Max", [raw, lowest], f"{prefix}_scale")
     scales = graph.define("Reshape", [scale, flat], f"{prefix}_scales")
     count = graph.define("Shape", [scales], f"{prefix}_count")
@@ -207,35 +262,40 @@ def _quantise_per_token(
     zeros = graph.define("ConstantOfShape", [count], f"{prefix}_zeros", value=value)
     quantised = graph.define("QuantizeLinear", [rows, scales, zeros], f"{prefix}_quantised", axis=0)
     leading = graph.define("Shape", [source], f"{prefix}_leading", end=-1)
-    for product in group:
+    for product, weight in zip(group, rounded, strict=True):
         outputs = product.weight.shape[1]
         width = graph.constant(f"int8_width_{outputs}", np.array([outputs]))
         shape = graph.define("Concat", [leading, width], f"{prefix}_shape_{product.output}", axis=0)
         flat_product = f"int8_product_{product.output}"
-        _product(graph, product, smooth, quantised, (scale, _zero_point(graph, point)), flat_product, None)
+        _product(graph, product, weight, quantised, (scale, _zero_point(graph, point)), flat_product, weight.shift)
         graph.define("Reshape", [flat_product, shape], product.output)
+
+
+def _smooth(graph: EditableGraph, source: str, grid: _Grid) -> str:
+    if grid.smooth is None:
+        return source
+    factors = graph.constant(f"int8_{source}_smoothing", np.float32(1) / grid.smooth)
+    return graph.define("Mul", [source, factors], f"int8_{source}_smooth")
 
 
 def _product(
     graph: EditableGraph,
     product: Product,
-    smooth: NDArray[np.float32] | None,
+    weight: Rounded,
     quantised: str,
     quantisation: tuple[str, str],
     output: str,
-    bias: str | None,
+    bias: NDArray[np.float32] | None,
 ) -> None:
     """Define the int8 product of a quantised input, given its scale and zero point."""
-    weight = product.weight if smooth is None else product.weight * smooth[:, None]
-    values, scales = quantise_columns(weight)
     scale, zero_point = quantisation
     operands = [
         quantised,
-        graph.constant(f"int8_weight_{product.output}", values),
+        graph.constant(f"int8_weight_{product.output}", weight.values),
         scale,
-        graph.constant(f"int8_weight_scales_{product.output}", scales),
+        graph.constant(f"int8_weight_scales_{product.output}", weight.scales),
         zero_point,
-        *(["", bias] if bias is not None else []),
+        *(["", graph.constant(f"int8_bias_{product.output}", bias)] if bias is not None else []),
     ]
     graph.define("MatMulIntegerToFloat", operands, output, domain="com.microsoft")
 
@@ -252,10 +312,10 @@ def _quantise_tables(graph: EditableGraph) -> None:
         table = graph.value(old.input[0]) if old.op_type == "Gather" else None
         if table is None or table.ndim != 2 or table.dtype != np.float32 or table.shape[0] < _TABLE_ROWS:
             continue
-        values, scales = quantise_columns(table.T)
+        rounded = round_to_nearest(table.T)
         (name, ids), output = old.input, old.output[0]
-        rows = graph.constant(f"int8_{name}", np.ascontiguousarray(values.T))
-        row_scales = graph.constant(f"int8_{name}_scales", scales[:, None])
+        rows = graph.constant(f"int8_{name}", np.ascontiguousarray(rounded.values.T))
+        row_scales = graph.constant(f"int8_{name}_scales", rounded.scales[:, None])
         taken = graph.define("Gather", [rows, ids], f"int8_{output}")
         number = graph.define("Cast", [taken], f"int8_{output}_float", to=TensorProto.FLOAT)
         scale = graph.define("Gather", [row_scales, ids], f"int8_{output}_scales")

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import wait
 from types import EllipsisType
 from typing import Any, NamedTuple, Self, overload
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
+from edgewren.background import in_background
 from edgewren.bundle import Bundle
 from edgewren.device import choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
@@ -66,7 +68,16 @@ class Classifier:
         bundle: the opened bundle, with its manifest.
     """
 
-    def __init__(self, bundle: Bundle, session: ModelSession, *, device: str, variant: str, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        session: ModelSession,
+        tokenizer: TextTokenizer,
+        *,
+        device: str,
+        variant: str,
+        threads: int,
+    ) -> None:
         self.bundle = bundle
         self.labels: tuple[str, ...] = bundle.manifest.labels
         self.device = device
@@ -76,7 +87,7 @@ class Classifier:
         on_cuda = device == "cuda"
         on_cpu = batching.CHEAP_TOKENS_PER_BATCH if bundle.manifest.kind == "static" else batching.CPU_TOKENS_PER_BATCH
         self._scheduler = Scheduler(
-            TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length),
+            tokenizer,
             session,
             width=len(self.labels),
             threads=threads,
@@ -117,9 +128,14 @@ class Classifier:
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
             chosen_device = "cpu"
         chosen_variant, entry = bundle.variant(variant, chosen_device)
-        session = ModelSession(
-            bundle.read(entry.file), device=chosen_device, read_again=functools.partial(bundle.read, entry.file)
-        )
+        # Both take as long without holding the interpreter's lock: together, checking costs next to no time.
+        tokenizer = in_background(lambda: TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length))
+        try:
+            session = ModelSession(
+                bundle.read(entry.file), device=chosen_device, read_again=functools.partial(bundle.read, entry.file)
+            )
+        finally:
+            wait([tokenizer])  # leave no thread behind
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
             raise BundleError(
                 f"{bundle.path / entry.file} has {session.outputs} outputs, but the manifest names "
@@ -127,7 +143,7 @@ class Classifier:
             )
         workers = 1 if chosen_device == "cuda" else threads or granted_cores()
         logger.info("loaded %s: variant %s on %s, %d threads", bundle.path, chosen_variant, chosen_device, workers)
-        return cls(bundle, session, device=chosen_device, variant=chosen_variant, threads=workers)
+        return cls(bundle, session, tokenizer.result(), device=chosen_device, variant=chosen_variant, threads=workers)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """Return the most probable label of each text, in input order.

@@ -28,15 +28,6 @@ OPERATORS: Mapping[str, frozenset[str]] = {
     "com.microsoft": frozenset(_MICROSOFT),
 }
 
-SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Pad": (1,),
-    "Range": (0, 1, 2),
-    "Tile": (1,),
-}
-"""Inputs that say how large a result is: where these are stored numbers, they are bounded."""
-
 BOUNDED_INTEGERS: Mapping[str, tuple[int, int]] = {
     "num_heads": (1, 1024),
     "q_num_heads": (1, 1024),

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgewren.errors import BundleModelError
-from edgewren.onnx_operators import BOUNDED_INTEGERS, OPERATORS, SHAPE_INPUTS
+from edgewren.onnx_operators import BOUNDED_INTEGERS, OPERATORS
+from edgewren.onnx_sizes import Sizes
 from edgewren.protobuf import Field, Message, Schema, Span, WireError
 
 DOMAINS = {"": (13, 26), "ai.onnx": (13, 26), "com.microsoft": (1, 1)}
@@ -23,8 +24,6 @@ MAXIMUM_NODES = 20_000
 MAXIMUM_TENSORS = 20_000
 MAXIMUM_NAME_BYTES = 512
 MAXIMUM_RANK = 8
-MAXIMUM_FILLED = 2**24
-"""Elements that one operator may make out of constants alone (Expand, ConstantOfShape, …)."""
 
 _MAXIMUM_NOTE_BYTES = 4096
 _MAXIMUM_OPERANDS = 256
@@ -206,7 +205,7 @@ class _Scan:
         self._tensor_bytes = 0
         self._tensors = 0
         self._domains: set[str] = set()
-        self._filling: dict[str, int] = {}  # small integer tensors by name: the elements of a tensor of that shape
+        self._sizes = Sizes()
 
     def model(self) -> Scanned:
         model = Message(self._data, (0, len(self._data)), _MODEL)
@@ -247,10 +246,12 @@ class _Scan:
         self._values(graph.spans("value_info"), "value")
         names = set(inputs)
         for span in tensors:
-            name = self._tensor(span)
+            name, numbers = self._tensor(span)
             if not name or name in names:
                 raise WireError(f"the stored tensor {name!r} has no name of its own")
             names.add(name)
+            if numbers is not None:
+                self._sizes.store(name, numbers)
         for span in nodes:
             made = self._node(span)
             for name in made:
@@ -305,7 +306,8 @@ class _Scan:
             raise WireError(f"{what} has an axis of size {size}")
         return size
 
-    def _tensor(self, span: Span) -> str:
+    def _tensor(self, span: Span) -> tuple[str, list[int] | None]:
+        """Check a tensor; return its name, and its numbers where they are few integers."""
         tensor = Message(self._data, span, _TENSOR)
         name = tensor.text("name", MAXIMUM_NAME_BYTES)
         what = f"the stored tensor {name!r}"
@@ -337,23 +339,15 @@ class _Scan:
             raise WireError(f"{what} stores {stored} {unit}, but its declared shape takes {expected}")
         self._tensors += 1
         self._tensor_bytes += elements * width
-        if data_type == INT64 and elements <= MAXIMUM_RANK:
-            self._filling[name] = self._filled(tensor, raw)
-        return name
+        few = data_type == INT64 and elements <= 2 * MAXIMUM_RANK  # Pad has two for each axis
+        return name, self._integers(tensor, raw) if few else None
 
-    def _filled(self, tensor: Message, raw: Span | None) -> int:
-        """Return how many elements a tensor of the shape that is stored here has."""
-        if raw is not None:
-            numbers = [
-                int.from_bytes(self._data[start : start + 8], "little", signed=True)
-                for start in range(raw[0], raw[1], 8)
-            ]
-        else:
-            numbers = tensor.integers("int64_data", MAXIMUM_RANK)
-        product = 1
-        for number in numbers:
-            product *= max(1, abs(number))
-        return product
+    def _integers(self, tensor: Message, raw: Span | None) -> list[int]:
+        if raw is None:
+            return tensor.integers("int64_data", 2 * MAXIMUM_RANK)
+        return [
+            int.from_bytes(self._data[start : start + 8], "little", signed=True) for start in range(raw[0], raw[1], 8)
+        ]
 
     def _node(self, span: Span) -> list[str]:
         node = Message(self._data, span, _NODE)
@@ -370,9 +364,11 @@ class _Scan:
         inputs, outputs = node.texts("input", MAXIMUM_NAME_BYTES), node.texts("output", MAXIMUM_NAME_BYTES)
         if len(inputs) > _MAXIMUM_OPERANDS or not 1 <= len(outputs) <= _MAXIMUM_OPERANDS:
             raise WireError(f"{what} has {len(inputs)} inputs and {len(outputs)} outputs")
-        for index in SHAPE_INPUTS.get(operator, ()):
-            if index < len(inputs) and self._filling.get(inputs[index], 0) > MAXIMUM_FILLED:
-                raise WireError(f"{what} would make {self._filling[inputs[index]]} elements out of a constant")
+        if known == "ai.onnx":
+            objection = self._sizes.objection(operator, inputs)
+            if objection is not None:
+                raise WireError(f"{what} {objection}")
+            self._sizes.follow(operator, inputs, outputs)
         attributes: set[str] = set()
         for place in node.spans("attribute"):
             name = self._attribute(place, what)

@@ -84,7 +84,7 @@ class ModelSession:
                 f"The model has inputs {list(self.inputs)} and outputs {[node.name for node in outputs]}. "
                 "Expected input_ids, attention_mask and optionally token_type_ids, and one output 'logits'."
             )
-        width = outputs[0].shape[-1]
+        width = outputs[0].shape[-1] if outputs[0].shape else None
         self.outputs: int | None = width if isinstance(width, int) else None
         if read_again is not None:
             renew_after_fork(self)

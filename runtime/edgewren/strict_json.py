@@ -10,7 +10,7 @@ import json
 import math
 from typing import Any, NoReturn
 
-_MAXIMUM_CONTAINERS = 1_000_000
+_MAXIMUM_CONTAINERS = 600_000
 _MAXIMUM_COMMAS = 3_000_000
 
 

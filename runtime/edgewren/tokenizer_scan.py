@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,7 @@ def _check_model(model: dict[str, Any]) -> Mapping[str, int]:
 
 def _wordpiece(model: dict[str, Any]) -> Mapping[str, int]:
     vocabulary = _vocabulary(model.get("vocab"))
-    if model.get("unk_token") not in vocabulary:  # else encoding fails at the first unknown word
+    if not _is_token(model.get("unk_token"), vocabulary):  # else encoding fails at the first unknown word
         raise JsonError("its unknown token is not in its vocabulary")
     _integer(model.get("max_input_chars_per_word"), "max_input_chars_per_word", 1, _MAXIMUM_WORD_CHARACTERS)
     return vocabulary
@@ -146,14 +146,14 @@ def _bpe(model: dict[str, Any]) -> Mapping[str, int]:
     if model.get("dropout") is not None:
         raise JsonError("its model has a dropout, so a text would get another score each time")
     unknown = model.get("unk_token")
-    if unknown is not None and unknown not in vocabulary:
+    if unknown is not None and not _is_token(unknown, vocabulary):
         raise JsonError("its unknown token is not in its vocabulary")
     merges = model.get("merges")
     if not isinstance(merges, list) or len(merges) > MAXIMUM_VOCABULARY:
         raise JsonError(f"its merges are no list of at most {MAXIMUM_VOCABULARY}")
     for merge in merges:
         pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(part in vocabulary for part in map(str, pair)):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(_is_token(part, vocabulary) for part in pair):
             raise JsonError(f"its merge {str(merge)[:64]!r} is no pair of tokens of its vocabulary")
     return vocabulary
 
@@ -215,7 +215,7 @@ def _check_part(value: Any, role: str) -> None:
         part = pending.pop()
         steps += 1
         kind = part.get("type")
-        if kind not in _PARTS[role] or steps > _MAXIMUM_STEPS:
+        if not _is_token(kind, _PARTS[role]) or steps > _MAXIMUM_STEPS:
             raise JsonError(f"its {role} has a step of type {str(kind)[:64]!r}, or too many steps")
         if kind == "Sequence":
             children = part.get(_CHILDREN[role])
@@ -291,6 +291,10 @@ def _check_charsmap(value: Any) -> None:
     leaves = units[base[(node >> 8) & 1 == 1]] & (2**31 - 1)
     if leaves.size and (leaves.max() >= text.size or ((text[leaves] & 0xC0) == 0x80).any()):
         raise JsonError("its precompiled normaliser leads outside its texts")
+
+
+def _is_token(value: Any, known: Collection[str]) -> bool:
+    return isinstance(value, str) and value in known
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def verify(path: str | os.PathLike[str], *, require_sha256: str | None = None) -
     replays: list[Replay] = []
     if not failures:
         try:
-            texts, golden = _golden(bundle)
-            replays.extend(_replay(bundle, name, texts, golden) for name in bundle.manifest.variants)
+            _golden(bundle)
+            replays.extend(_replay_variant(bundle, name) for name in bundle.manifest.variants)
         except BundleError as error:
             failures.append(str(error).rstrip("."))
     failures += [
@@ -178,7 +178,7 @@ def _golden(bundle: Bundle) -> tuple[list[str], NDArray[np.float64]]:
     return texts, np.array(logits)
 
 
-def _replay(bundle: Bundle, name: str, texts: list[str], golden: NDArray[np.float64]) -> Replay:
+def _replay_variant(bundle: Bundle, name: str) -> Replay:
     variant = bundle.manifest.variants[name]
     device = "cpu" if variant.device != "cuda" else choose_device("auto")
     if variant.device == "cuda" and device == "cpu":
@@ -187,17 +187,29 @@ def _replay(bundle: Bundle, name: str, texts: list[str], golden: NDArray[np.floa
         classifier = Classifier.load(bundle.path, device=device, variant=name)
     except DeviceError as error:
         return Replay(name, device, skipped=str(error).rstrip("."))
+    return replay(classifier)
+
+
+def replay(classifier: Classifier) -> Replay:
+    """Compute a loaded classifier's golden texts and compare: does it answer here what it answered when exported?
+
+    Raises:
+        BundleError: the bundle has no golden texts, or bad ones.
+    """
+    bundle, name = classifier.bundle, classifier.variant
+    texts, golden = _golden(bundle)
     logits = classifier.score(texts).logits.astype(np.float64)
     difference = float(np.abs(logits - golden).max())
     top_two = np.sort(golden, axis=1)[:, -2:]
     flips = logits.argmax(axis=1) != golden.argmax(axis=1)
     allowed = _allowed_difference(bundle, name)
     # Two logits that each may move by `allowed` may close a gap of twice that.
-    margin = LABEL_MARGIN if variant.precision == "fp32" else max(LABEL_MARGIN, 2 * allowed)
+    precision = bundle.manifest.variants[name].precision
+    margin = LABEL_MARGIN if precision == "fp32" else max(LABEL_MARGIN, 2 * allowed)
     sure_flips = int((flips & (top_two[:, 1] - top_two[:, 0] > margin)).sum())
     return Replay(
         variant=name,
-        device=device,
+        device=classifier.device,
         texts=len(texts),
         max_difference=difference,
         label_flips=int(flips.sum()),

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from edgewren import tokenizer_scan
 from edgewren.errors import UsageError
 from edgewren.text import TextTokenizer
 from edgewren_train.encoders import tokenizer_files
-from edgewren_train.normalisers import with_normaliser
+from edgewren_train.normalisers import NORMALISERS, with_normaliser
 
 ENTITIES = ("&lt;", "&gt;", "&quot;", "&#39;", "&nbsp;", "&amp;")
 TWEETS = [
@@ -114,3 +115,8 @@ def test_files_load_in_transformers_with_the_runtimes_ids(encoder_folder, tmp_pa
     assert "token_type_ids" not in encoded
     assert theirs.model_max_length == 24
     assert (theirs.pad_token, theirs.unk_token) == (original.pad_token, original.unk_token)
+
+
+def test_loading_knows_every_step_of_every_normaliser():
+    steps = {("Regex", pattern, content) for steps in NORMALISERS.values() for pattern, content in steps}
+    assert steps <= tokenizer_scan.REPLACEMENTS

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewren.errors import UsageError
+from edgewren_train import lora_options
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
     from edgewren_train.runs import Summary
 
-_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _MINIMUM_ROWS_PER_LABEL = 2
 
 
@@ -50,19 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(lora)
-    lora.add_argument("--rank", type=int, default=8, metavar="R", help="rank of the adapters (default: 8)")
-    lora.add_argument(
-        "--alpha", type=int, default=16, metavar="A", help="adapters are scaled by alpha/rank (default: 16)"
-    )
-    lora.add_argument(
-        "--dropout", type=float, default=0.05, metavar="P", help="dropout in the adapters (default: 0.05)"
-    )
-    lora.add_argument(
-        "--target-modules", default="", metavar="A,B", help="linear layers to adapt (default: query and value, found)"
-    )
-    lora.add_argument("--epochs", type=int, default=15, metavar="N", help="passes over the file (default: 15)")
-    lora.add_argument("--learning-rate", type=float, default=2e-4, metavar="LR", help="falls to 0 (default: 2e-4)")
-    lora.add_argument("--batch-size", type=int, default=64, metavar="N", help="texts per step (default: 64)")
+    lora_options.add_settings(lora)
+    lora_options.add_validation(lora)
     lora.add_argument(
         "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the processor has it"
     )
@@ -94,21 +84,26 @@ def add_ridge_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb takes that reads a labelled file."""
     parser.add_argument(
         "train", metavar="TRAIN", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels"
     )
-    parser.add_argument("--output", "-o", metavar="DIR", help="folder for the trained model (default: NAME-RECIPE)")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
     parser.add_argument("--format", choices=("csv", "tsv", "jsonl", "parquet"), help="default: by suffix")
     parser.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    add_data(parser)
+    parser.add_argument("--output", "-o", metavar="DIR", help="folder for the trained model (default: NAME-RECIPE)")
     parser.add_argument(
         "--encoder",
-        default=_ENCODER,
+        default=ENCODER,
         metavar="NAME",
         help="hub id or folder of a sentence-transformers or BERT-like model; minilm: the packaged one, no download "
-        f"(default: {_ENCODER})",
+        f"(default: {ENCODER})",
     )
     parser.add_argument(
         "--max-length", type=int, metavar="N", help="tokens kept of a text (default: the encoder's own)"
@@ -147,7 +142,7 @@ def _run_ridge(args: argparse.Namespace) -> int:
         folds=args.folds,
         test=test,
         seed=args.seed,
-        device=_torch_device(args.device),
+        device=torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
         say=say,
         progress=bar,
@@ -157,32 +152,20 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 
 def _run_lora(args: argparse.Namespace) -> int:
-    from edgewren_train.lora import LoraRecipe
     from edgewren_train.runs import run_lora
 
-    recipe = LoraRecipe(
-        rank=args.rank,
-        alpha=args.alpha,
-        dropout=args.dropout,
-        target_modules=tuple(filter(None, args.target_modules.split(","))),
-        epochs=args.epochs,
-        learning_rate=args.learning_rate,
-        batch_size=args.batch_size,
-        max_length=args.max_length,
-        seed=args.seed,
-        precision=args.precision,
-        padding=args.padding,
-        maximum_steps=args.max_steps,
-    )
+    recipe = lora_options.recipe(args)
+    choosing = lora_options.choosing(args)
     data, test, output = prepare(args)
     summary = run_lora(
         data,
         output,
         encoder_spec=args.encoder,
         recipe=recipe,
+        choosing=choosing,
         normaliser=args.normaliser,
         test=test,
-        device=_torch_device(args.device),
+        device=torch_device(args.device),
         say=say,
         show_progress=sys.stderr.isatty(),
     )
@@ -192,30 +175,45 @@ def _run_lora(args: argparse.Namespace) -> int:
 
 def prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | None, Path]:
     """Read and check everything that can be refused, before anything takes time."""
-    from edgewren.archive.labelled import read_labelled
     from edgewren_train.model import check_output
 
-    output = Path(args.output or f"{Path(args.train).name.split('.')[0]}-{args.recipe}")
+    output = Path(args.output or f"{stem(args.train)}-{args.recipe}")
     check_output(output, force=args.force)
+    group = getattr(args, "group_column", None)
+    data = read(args, others=[group] if group else [])
+    return data, read(args, args.test, minimum_per_class=1) if args.test else None, output
 
-    def read(path: str, minimum_per_class: int) -> LabelledTexts:
-        return read_labelled(
-            path,
-            text_column=args.text_column,
-            label_column=args.label_column,
-            format=args.format,
-            encoding=args.encoding,
-            minimum_per_class=minimum_per_class,
-        )
 
-    data = read(args.train, _MINIMUM_ROWS_PER_LABEL)
-    if data.contradictions:
+def read(
+    args: argparse.Namespace,
+    path: str | None = None,
+    *,
+    minimum_per_class: int = _MINIMUM_ROWS_PER_LABEL,
+    others: Sequence[str] = (),
+) -> LabelledTexts:
+    """Read the labelled file that the arguments name, or another one with the same columns; warn of contradictions."""
+    from edgewren.archive.labelled import read_labelled
+
+    data = read_labelled(
+        path or args.train,
+        text_column=args.text_column,
+        label_column=args.label_column,
+        format=args.format,
+        encoding=args.encoding,
+        minimum_per_class=minimum_per_class,
+        other_columns=others,
+    )
+    if data.contradictions and path is None:
         text, rows = data.contradictions[0]
         say(
             f"warning: {len(data.contradictions)} text(s) occur with different labels, for example rows "
             f"{', '.join(map(str, rows))}: {text[:60]!r}"
         )
-    return data, read(args.test, 1) if args.test else None, output
+    return data
+
+
+def stem(path: str) -> str:
+    return Path(path).name.split(".")[0]
 
 
 def alpha_grid(spec: str, wide: tuple[float, ...], classic: tuple[float, ...]) -> tuple[tuple[float, ...], bool]:
@@ -229,7 +227,7 @@ def alpha_grid(spec: str, wide: tuple[float, ...], classic: tuple[float, ...]) -
         raise UsageError(f"--alphas is {spec!r}, expected wide, classic, or numbers like 1,10,100.") from error
 
 
-def _torch_device(requested: str) -> str:
+def torch_device(requested: str) -> str:
     import torch
 
     if requested == "cpu":
@@ -245,10 +243,10 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201  the command line speaks to people on stderr
 
 
-def bar(total: int, title: str) -> Callable[[int], None]:
+def bar(total: int, title: str, *, unit: str = " texts") -> Callable[[int], None]:
     from tqdm import tqdm
 
-    shown = tqdm(total=total, desc=title, unit=" texts", disable=not sys.stderr.isatty(), file=sys.stderr)
+    shown = tqdm(total=total, desc=title, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr)
 
     def advance(count: int) -> None:
         shown.update(count)

@@ -74,6 +74,11 @@ def embed(
     return embeddings
 
 
+def is_cached(encoder: Encoder, texts: Sequence[str], cache: Path) -> bool:
+    """Return whether `embed` would find these embeddings in the cache."""
+    return (cache / f"{_key(encoder, texts)}.safetensors").is_file()
+
+
 def sentence_embedding(modules: Any, input_ids: Any, attention_mask: Any) -> Any:
     """Run a SentenceTransformer's modules in order: encoder, pooling, then whatever it has (Dense, Normalize)."""
     features = {"input_ids": input_ids, "attention_mask": attention_mask}

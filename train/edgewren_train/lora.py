@@ -1,17 +1,19 @@
 """The LoRA recipe: fine-tune a BERT-like encoder with low-rank adapters (Hu et al. 2021), then merge them.
 
-transformers' Trainer does the steps, peft the adapters; here stand the recipe, what differs between architectures,
-and the proof that the merged model is the trained one.
+transformers' Trainer does the steps, peft the adapters; here stand what differs between architectures, and the proof
+that the merged model is the trained one. Settings: `lora_recipe`; what makes steps cheap: `cheap_steps`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
+import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
-from edgewren.errors import InvariantError, UsageError
+from edgewren.errors import InvariantError
 from edgewren.text import TextTokenizer
+from edgewren_train.cheap_steps import cheap_steps
 from edgewren_train.embedding import TORCH_TOKENS_PER_BATCH
 from edgewren_train.encoders import (
     TokenizerFiles,
@@ -32,55 +35,16 @@ from edgewren_train.encoders import (
     tokenizer_files,
     weights_sha256,
 )
-from edgewren_train.target_modules import check_target_modules, default_target_modules
+from edgewren_train.epoch_watch import EpochWatch
+from edgewren_train.lora_recipe import LoraRecipe as LoraRecipe  # noqa: PLC0414  callers name lora.LoraRecipe
+from edgewren_train.target_modules import adapted_layers, check_target_modules, default_target_modules
 
 logger = logging.getLogger(__name__)
 
+_PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"
+
 MERGE_TOLERANCE = 1e-4
 """Largest difference of logits allowed between adapter and merged model: fp32 rounding of W + BA is about 1e-6."""
-
-
-@dataclass(frozen=True)
-class LoraRecipe:
-    """Settings of a LoRA run; the defaults are the recipe of docs/design.md.
-
-    Attributes:
-        rank, alpha, dropout: of the adapters; their output is scaled by alpha / rank.
-        target_modules: names of linear layers that get adapters; empty: query and value, found by architecture.
-        epochs, learning_rate, batch_size: learning rate falls linearly to 0.
-        max_length: tokens kept of a text; None: 256, or what the encoder's positions allow.
-        seed: of head, dropout and order.
-        precision: "bf16" autocast, "fp32", or "auto" (bf16 where the processor multiplies it natively).
-        padding: "dynamic" (to the longest of a batch of similar lengths) or "max" (every text to max_length, as many
-            notebooks do; many times slower).
-        maximum_steps: stop after so many optimiser steps, for timing; None: all epochs.
-    """
-
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.05
-    target_modules: tuple[str, ...] = ()
-    epochs: int = 15
-    learning_rate: float = 2e-4
-    batch_size: int = 64
-    max_length: int | None = None
-    seed: int = 0
-    precision: str = "auto"
-    padding: str = "dynamic"
-    maximum_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "epochs", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}, expected a positive number.")
-        if self.maximum_steps is not None and self.maximum_steps <= 0:
-            raise UsageError(f"max-steps is {self.maximum_steps}, expected a positive number.")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout is {self.dropout}, expected 0 up to (not including) 1.")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise UsageError(f"precision is {self.precision!r}, expected auto, bf16 or fp32.")
-        if self.padding not in ("dynamic", "max"):
-            raise UsageError(f"padding is {self.padding!r}, expected dynamic or max.")
 
 
 @dataclass(frozen=True)
@@ -108,17 +72,16 @@ class LoraBase:
 
 
 @dataclass(frozen=True)
-class LoraResult:
-    """A trained and merged model with the facts of its training.
+class Fitted:
+    """A trained model whose adapters are still apart from the encoder, with the facts of its training.
 
     Attributes:
-        model: merged transformers model, fp32, on CPU.
+        model: peft model, fp32, on CPU, in evaluation mode.
         trainable, total: numbers of parameters during training.
         target_modules: layers that got adapters.
         precision: "bf16" or "fp32", as used.
         steps, seconds: optimiser steps and wall time of training alone.
         loss: mean training loss of each epoch.
-        merge_difference: largest |logit difference| between adapter and merged model on the training texts.
     """
 
     model: Any
@@ -129,6 +92,16 @@ class LoraResult:
     steps: int
     seconds: float
     loss: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LoraResult(Fitted):
+    """A trained model, merged: `model` is the plain transformers model.
+
+    Attributes:
+        merge_difference: largest |logit difference| between adapter and merged model on the training texts.
+    """
+
     merge_difference: float
 
 
@@ -200,9 +173,45 @@ def train(
         InputError: no linear layer of the encoder is called as the target modules.
         InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
     """
+    ids = base.tokenizer.encode(texts).ids
+    return merge(base, fit(base, ids, labels, recipe, device=device, progress=progress, announce=announce), ids)
+
+
+def merge(base: LoraBase, fitted: Fitted, ids: Sequence[Sequence[int]]) -> LoraResult:
+    """Merge the adapters into the encoder, and prove on token rows that nothing was lost.
+
+    Raises:
+        InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
+    """
+    adapter_logits = predict_logits(fitted.model, ids)
+    trained_head = _head_weights(fitted.model, base.fresh)
+    merged = fitted.model.merge_and_unload().eval()
+    difference = _prove_merge(merged, ids, adapter_logits, trained_head, base)
+    facts = {field.name: getattr(fitted, field.name) for field in dataclasses.fields(Fitted)}
+    return LoraResult(**{**facts, "model": merged}, merge_difference=difference)
+
+
+def fit(
+    base: LoraBase,
+    ids: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    recipe: LoraRecipe,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+    announce: Callable[[str], None] = logger.info,
+    watch: EpochWatch | None = None,
+) -> Fitted:
+    """Train adapters and head; what cross-validation and sweeps need, without the merge.
+
+    Args:
+        ids: token row of each text.
+        labels: class index of each text.
+        watch: told the validation logits after each epoch; may end the training, and its best weights are restored.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
+    from transformers import PrinterCallback, Trainer, set_seed
 
     set_seed(recipe.seed)
     targets = recipe.target_modules or default_target_modules(base.model)
@@ -213,6 +222,7 @@ def train(
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
         target_modules=list(targets),
+        layers_to_transform=adapted_layers(base.model, recipe.adapt_layers),
         modules_to_save=list(base.fresh) or None,
     )
     model = get_peft_model(copy.deepcopy(base.model), config)
@@ -220,34 +230,30 @@ def train(
     announce(
         f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}), adapters on {', '.join(targets)}"
     )
-
     precision = _precision(recipe.precision, device)
-    tokens = base.tokenizer.encode(texts)
     losses: list[float] = []
-
-    class _KeepLosses(TrainerCallback):
-        def on_log(
-            self, _args: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any
-        ) -> None:
-            if logs and "loss" in logs:
-                losses.append(float(logs["loss"]))
 
     class _Rows(torch.utils.data.Dataset):
         def __len__(self) -> int:
-            return len(tokens.ids)
+            return len(ids)
 
         def __getitem__(self, index: int) -> dict[str, Any]:
-            return {"input_ids": tokens.ids[index], "labels": int(labels[index])}
+            return {"input_ids": ids[index], "labels": int(labels[index])}
 
     pad_id = base.model.config.pad_token_id or 0
     width = base.max_length if recipe.padding == "max" else None
-    with tempfile.TemporaryDirectory(prefix="edgewren-lora-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="edgewren-lora-") as scratch,
+        cheap_steps(model, seed=recipe.seed, device=device),
+        _no_inherited_precision(),
+    ):
         trainer = Trainer(
             model=model,
             args=_training_arguments(recipe, scratch, precision, device, progress=progress),
             train_dataset=_Rows(),
             data_collator=lambda rows: _collate(rows, pad_id, width),
-            callbacks=[_KeepLosses()],
+            compute_loss_func=_weighted_loss(labels, base.model.config.num_labels, recipe.class_weights),
+            callbacks=[_epochs_callback(losses, watch, recipe.stop_after, device)],
         )
         trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to data
         start = time.perf_counter()
@@ -255,12 +261,10 @@ def train(
         seconds = time.perf_counter() - start
         # The Trainer wrapped forward in autocast; what is compared and kept computes in fp32.
         model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).to("cpu").eval()
-    adapter_logits = predict_logits(model, tokens.ids)
-    trained_head = _head_weights(model, base.fresh)
-    merged = model.merge_and_unload().eval()
-    difference = _prove_merge(merged, tokens.ids, adapter_logits, trained_head, base)
-    return LoraResult(
-        model=merged,
+    if watch is not None and watch.best_weights is not None:
+        model.load_state_dict(watch.best_weights, strict=False)
+    return Fitted(
+        model=model,
         trainable=trainable,
         total=total,
         target_modules=tuple(targets),
@@ -268,8 +272,58 @@ def train(
         steps=int(outcome.global_step),
         seconds=seconds,
         loss=tuple(losses),
-        merge_difference=difference,
     )
+
+
+@contextlib.contextmanager
+def _no_inherited_precision() -> Iterator[None]:
+    """Hide a variable in which transformers leaves "bf16" behind: the next training in fp32 would then be in bf16."""
+    before = os.environ.pop(_PRECISION_VARIABLE, None)
+    try:
+        yield
+    finally:
+        os.environ.pop(_PRECISION_VARIABLE, None)
+        if before is not None:
+            os.environ[_PRECISION_VARIABLE] = before
+
+
+def _epochs_callback(losses: list[float], watch: EpochWatch | None, stop_after: int | None, device: str) -> Any:
+    """Return the Trainer's callback that keeps training losses, asks the watch, and ends the training."""
+    from transformers import TrainerCallback
+
+    def weights(model: Any) -> dict[str, Any]:
+        return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+    class _Epochs(TrainerCallback):
+        def on_log(
+            self, _args: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any
+        ) -> None:
+            if logs and "loss" in logs:
+                losses.append(float(logs["loss"]))
+
+        def on_epoch_end(self, _args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if watch is not None and watch.see(predict_logits(model, watch.ids, device=device), lambda: weights(model)):
+                control.should_training_stop = True
+            if stop_after is not None and round(state.epoch) >= stop_after:
+                control.should_training_stop = True
+
+    return _Epochs()
+
+
+def _weighted_loss(labels: Sequence[int], classes: int, weighting: str) -> Callable[..., Any] | None:
+    """Return the cross entropy with weights n / (classes x rows of the class), or None for the model's own loss."""
+    if weighting == "none":
+        return None
+    import torch
+
+    counts = np.bincount(np.asarray(labels), minlength=classes)
+    weights = torch.tensor(len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=torch.float32)
+
+    def loss(outputs: Any, targets: Any, **_: Any) -> Any:
+        logits = outputs.logits.float()
+        return torch.nn.functional.cross_entropy(logits, targets, weight=weights.to(logits.device))
+
+    return loss
 
 
 def predict_logits(model: Any, ids: Sequence[Sequence[int]], *, device: str = "cpu") -> NDArray[np.float32]:

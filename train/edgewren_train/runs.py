@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import embedding, lora, ridge
 from edgewren_train.encoders import load_encoder
+from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
 from edgewren_train.model import Description, save_lora, save_ridge
 
 logger = logging.getLogger(__name__)
@@ -136,16 +137,24 @@ def run_lora(
     *,
     encoder_spec: str,
     recipe: lora.LoraRecipe,
+    choosing: Choosing | None = None,
     normaliser: str = "http",
     test: LabelledTexts | None = None,
     device: str = "cpu",
     say: Say = logger.info,
     show_progress: bool = False,
 ) -> Summary:
-    """Evaluate, train, merge, evaluate again, save. Returns the summary."""
-    base = lora.load_base(
-        encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=recipe.seed
-    )
+    """Evaluate, train, merge, evaluate again, save. Returns the summary.
+
+    With `choosing`, the number of epochs is first chosen on a held-out part of the rows.
+    """
+
+    def base_of(seed: int) -> lora.LoraBase:
+        return lora.load_base(
+            encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=seed
+        )
+
+    base = base_of(recipe.seed)
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
     judged, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
     judged_ids = base.tokenizer.encode(judged.texts).ids
@@ -158,15 +167,24 @@ def run_lora(
 
     evaluations = {f"{where}, before training": evaluated(predicted(base.model))}
     index_of = {name: index for index, name in enumerate(data.classes)}
-    result = lora.train(
-        base,
-        data.texts,
-        [index_of[name] for name in data.labels],
-        recipe,
-        device=device,
-        progress=show_progress,
-        announce=say,
-    )
+    choice: EpochChoice | None = None
+    if choosing is not None:
+        choice, kept = choose_epochs(base_of, data, recipe, choosing, device=device, progress=show_progress, say=say)
+        recipe = replace(recipe, stop_after=choice.epochs)
+        name, chosen_on = _evaluate_validation(choice, data)
+        evaluations[name] = chosen_on
+    if choosing is not None and not choosing.refit:
+        result = lora.merge(base, kept, base.tokenizer.encode(data.texts).ids)
+    else:
+        result = lora.train(
+            base,
+            data.texts,
+            [index_of[name] for name in data.labels],
+            recipe,
+            device=device,
+            progress=show_progress,
+            announce=say,
+        )
     say(
         f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at "
         f"most {result.merge_difference:.1e}, and the head is the trained one"
@@ -183,6 +201,7 @@ def run_lora(
         "trainable_parameters": result.trainable,
         "total_parameters": result.total,
         "steps": result.steps,
+        **({} if choice is None else {"epoch_choice": choice.as_dict()}),
         "seconds": round(result.seconds, 3),
         "loss_per_epoch": [round(value, 6) for value in result.loss],
         "merge_difference": result.merge_difference,
@@ -199,6 +218,15 @@ def run_lora(
     )
     save_lora(output, description, base.files, result.model, list(zip(data.texts, data.labels, strict=True)))
     return Summary(str(output), "lora", data.classes, where, evaluations, training)
+
+
+def _evaluate_validation(choice: EpochChoice, data: LabelledTexts) -> tuple[str, Evaluation]:
+    """Return name and evaluation of the rows that chose the epochs, of all seeds together."""
+    true = [data.labels[row] for one in choice.tried for row in one.held_out]
+    predicted = [data.classes[index] for one in choice.tried for index in one.predicted]
+    seeds = f" of {len(choice.tried)} seeds" if len(choice.tried) > 1 else ""
+    name = f"validation part{seeds} (chose the epochs: a little optimistic)"
+    return name, evaluate(true, predicted, data.classes, seed=choice.tried[0].seed)
 
 
 def _warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:

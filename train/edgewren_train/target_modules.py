@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgewren.errors import InputError
+from edgewren.errors import InputError, UsageError
 
 _QUERY_VALUE_NAMES = (
     ("query", "value"),  # BERT, RoBERTa, XLM-R, ELECTRA
@@ -46,6 +46,22 @@ def check_target_modules(model: Any, targets: Sequence[str]) -> None:
             f"{type(model).__name__} has no linear layer called {', '.join(unknown)}. "
             f"Its linear layers are called: {', '.join(sorted(present))}."
         )
+
+
+def adapted_layers(model: Any, count: int) -> list[int] | None:
+    """Return the indices of the `count` uppermost layers of an encoder, or None for all (count 0).
+
+    Raises:
+        UsageError: the encoder has fewer layers, or does not say how many.
+    """
+    if count == 0:
+        return None
+    layers = getattr(model.config, "num_hidden_layers", None)
+    if not isinstance(layers, int) or count > layers:
+        raise UsageError(
+            f"adapt-layers is {count}, but {type(model).__name__} has {layers or 'an unknown number of'} layers."
+        )
+    return list(range(layers - count, layers))
 
 
 def _linear_names(model: Any) -> set[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgewren.archive.inputs import check_column
@@ -28,6 +28,7 @@ class LabelledTexts:
         path: as given.
         sha256: of the file's bytes, hexadecimal.
         contradictions: texts that occur with more than one label, each with its rows.
+        others: values of further columns that were asked for, as text, one per text; "" where there is none.
     """
 
     texts: tuple[str, ...]
@@ -37,6 +38,7 @@ class LabelledTexts:
     path: str
     sha256: str
     contradictions: tuple[tuple[str, tuple[int, ...]], ...]
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -52,6 +54,7 @@ def read_labelled(
     format: str | None = None,  # noqa: A002  the word that every caller uses
     encoding: str = "utf-8",
     minimum_per_class: int = 1,
+    other_columns: Sequence[str] = (),
 ) -> LabelledTexts:
     """Read texts and labels of a CSV, TSV, JSONL (plain or .gz) or Parquet file.
 
@@ -62,6 +65,7 @@ def read_labelled(
         format: "csv", "tsv", "jsonl" or "parquet"; None: by suffix.
         encoding: of the file's text.
         minimum_per_class: rows that each class must have.
+        other_columns: further columns to keep, such as the author.
 
     Raises:
         InputError: the file cannot be read; it lacks one of the columns; a row has no text or no usable label; there
@@ -72,11 +76,14 @@ def read_labelled(
     texts: list[str] = []
     labels: list[str] = []
     rows: list[int] = []
+    others: dict[str, list[str]] = {name: [] for name in other_columns}
     problems: list[str] = []
     count = 0
     with open_table(path, format=format, encoding=encoding) as table:
         for column in (text_column, label_column):
             check_column(table, column, "--text-column" if column == text_column else "--label-column")
+        for column in others:
+            check_column(table, column, "--group-column")
         for row in table:
             count += 1
             if row.error is not None:
@@ -92,6 +99,8 @@ def read_labelled(
             texts.append(text if isinstance(text, str) else "")
             labels.append(label)
             rows.append(row.number)
+            for name, values in others.items():
+                values.append(_plain(row.get(name)))
         digest = table.sha256()
         columns = tuple(table.columns)
     if not count:
@@ -113,6 +122,7 @@ def read_labelled(
         path=str(path),
         sha256=digest,
         contradictions=_contradictions(texts, labels, rows),
+        others={name: tuple(values) for name, values in others.items()},
     )
 
 
@@ -130,6 +140,12 @@ def _label(value: object) -> tuple[str, str | None]:
     if not text.isprintable():
         return text, f"{text[:60]!r}, which has characters that cannot be printed"
     return text, None
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value).strip() if isinstance(value, (str, Number)) else json_text(value)
 
 
 def _text_problem(value: object) -> str | None:

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import edgewren
-from edgewren.cli import bench, doctor, evaluate, hub, info, score, summarize, verify
+from edgewren.cli import bench, doctor, evaluate, hub, info, score, serve, summarize, verify
 from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyError, OutputError
 
 MAXIMUM_FIELD_CHARACTERS = 2**20
@@ -124,7 +124,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_common(parser, default=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     _add_plugins(verbs)
-    for module in (score, summarize, evaluate, info, verify, hub, bench, doctor):
+    for module in (score, summarize, evaluate, serve, info, verify, hub, bench, doctor):
         module.add_parser(verbs)
     for verb in _all_parsers(verbs):
         # argparse.SUPPRESS: a verb's default must not undo `edgewren -v VERB`.

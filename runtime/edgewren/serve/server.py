@@ -1,0 +1,101 @@
+"""The process that serves: one socket, one event loop, signals, and an orderly end. Knows no routes.
+
+On SIGTERM or SIGINT: readiness turns to 503 and new requests are refused with 503, what was accepted is answered, then
+the sockets close. A second signal ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from edgewren.errors import UsageError
+from edgewren.serve.models import Readiness
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgewren.serve.models import Served
+
+logger = logging.getLogger(__name__)
+
+_IDLE_CONNECTION_S = 30
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"{host}:{port} cannot be listened on: {error}. Choose another --port, or stop what uses it."
+        ) from error
+
+
+def serve(
+    app: Any,
+    models: Mapping[str, Served],
+    readiness: Readiness,
+    listener: socket.socket,
+    *,
+    drain_s: float,
+    finish_s: float,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Args:
+        app: the ASGI application.
+        models: their queues are closed at the end.
+        readiness: started here, so that the server is alive while models are checked.
+        listener: from `bind`.
+        drain_s: seconds after the signal in which new requests still get an answer (503) instead of a closed socket.
+        finish_s: seconds that accepted requests may take after that.
+    """
+    config = uvicorn.Config(
+        app,
+        access_log=False,  # paths only, but a service of private texts logs no requests
+        log_config=None,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=_IDLE_CONNECTION_S,
+        timeout_graceful_shutdown=max(1, round(finish_s)),
+    )
+    server = _DrainingServer(config, readiness, drain_s)
+    readiness.start()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
+            server.run(sockets=[listener])
+    finally:
+        for model in models.values():
+            model.queue.close(timeout_s=finish_s)
+
+
+class _DrainingServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_s: float) -> None:
+        super().__init__(config)
+        self._readiness = readiness
+        self._drain_s = drain_s
+        self._drained_at = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._readiness.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._drained_at = time.monotonic() + self._drain_s
+        self._readiness.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)

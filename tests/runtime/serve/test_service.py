@@ -1,0 +1,199 @@
+"""The service over real HTTP: shapes, statuses, limits, and what it tells about itself."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import signal
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from edgewren import Classifier
+from serving import Server
+
+pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+
+TEXTS = ["good vote", "bad tax", "", "the senate bill \U0001f600", "we support you " * 20]
+
+
+def post(server, path, body, **options):
+    return httpx.post(server.url + path, json=body, timeout=30, **options)
+
+
+def test_scores_are_those_of_the_python_call_to_the_last_digit(server, tiny_bundle):
+    expected = Classifier.load(tiny_bundle, device="cpu").predict_proba(TEXTS)
+    got = post(server, "/predict", {"inputs": TEXTS}).json()
+    labels = ("neutral", "partisan")
+    scores = [[next(e["score"] for e in entry if e["label"] == label) for label in labels] for entry in got]
+    assert np.array_equal(np.array(scores, dtype=np.float32), expected)
+
+
+def test_huggingface_client_works_unchanged(server, monkeypatch):
+    from huggingface_hub import InferenceClient
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    got = InferenceClient(model=server.url).text_classification("good vote", top_k=2)
+    assert {entry.label for entry in got} == {"neutral", "partisan"}
+    assert sum(entry.score for entry in got) == pytest.approx(1, abs=1e-6)
+
+
+def test_tei_shapes(server):
+    single = post(server, "/predict", {"inputs": "good vote", "truncate": True, "raw_scores": False}).json()
+    batch = post(server, "/predict", {"inputs": [["good vote"], ["bad tax"]]}).json()
+    assert [set(entry) for entry in single] == [{"label", "score"}] * 2
+    assert single == batch[0]
+
+
+def test_kserve_infer_and_health(server):
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["good vote", "bad tax"]}
+    answer = post(server, "/v2/models/tiny/infer", {"id": "x", "inputs": [tensor]})
+    assert answer.status_code == 200
+    assert [output["shape"] for output in answer.json()["outputs"]] == [[2], [2, 2]]
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready", "/health"):
+        assert httpx.get(server.url + path).status_code == 200
+    assert httpx.get(server.url + "/v2/models/tiny").json()["inputs"][0]["datatype"] == "BYTES"
+    assert post(server, "/v2/models/other/infer", {"inputs": [tensor]}).status_code == 404
+
+
+def test_lone_surrogates_and_control_characters_are_scored(server):
+    body = b'{"inputs": ["\\ud800 x", "\\u0000\\u0007", "\\ud83d\\ude00"]}'
+    answer = httpx.post(server.url + "/predict", content=body)
+    assert answer.status_code == 200
+    assert len(answer.json()) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{", {}, 422),
+        (b'{"inputs": "a"}', {"x-timeout-seconds": "never"}, 422),
+        (b'{"inputs": "a"}', {"content-encoding": "br"}, 415),
+        (b'{"inputs": "a"}', {"content-encoding": "gzip"}, 415),
+        (b'{"inputs": "' + b"a" * 2_000_000 + b'"}', {}, 413),
+        (gzip.compress(b'{"inputs": "' + b"a" * 2_000_000 + b'"}'), {"content-encoding": "gzip"}, 413),
+        (json.dumps({"inputs": ["a"] * 1025}).encode(), {}, 413),
+        (gzip.compress(b'{"inputs": "a"}'), {"content-encoding": "gzip"}, 200),
+    ],
+    ids=["not json", "timeout", "brotli", "not gzip", "too large", "bomb", "too many", "gzip"],
+)
+def test_bodies_are_bounded_and_refused_with_the_right_status(server, body, headers, status):
+    answer = httpx.post(server.url + "/predict", content=body, headers=headers)
+    assert answer.status_code == status
+    if status != 200:
+        assert set(answer.json()) == {"error", "error_type"}
+
+
+def test_a_chunked_body_that_never_says_its_length_is_bounded_too(server):
+    def endless():
+        yield b'{"inputs": "'
+        for _ in range(40):
+            yield b"a" * 100_000
+
+    # The server may answer and close before we have sent everything.
+    with httpx.Client() as client, contextlib.suppress(httpx.WriteError, httpx.ReadError):
+        assert client.post(server.url + "/predict", content=endless()).status_code == 413
+    assert httpx.get(server.url + "/health").status_code == 200
+
+
+def test_unknown_paths_and_methods_are_refused(server):
+    assert httpx.get(server.url + "/nothing").status_code == 404
+    assert httpx.get(server.url + "/predict").status_code == 405
+
+
+def test_metrics_count_and_hold_no_text(server):
+    post(server, "/predict", {"inputs": ["a most private text", "another"]})
+    text = httpx.get(server.url + "/metrics").text
+    assert 'edgewren_texts_total{model="tiny"}' in text
+    assert 'edgewren_requests_total{code="200",route="/predict"}' in text
+    assert "private" not in text
+
+
+def test_description_and_pages_name_no_other_server(server):
+    document = httpx.get(server.url + "/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    for path in ("/", "/docs", "/page.js", "/page.css"):
+        answer = httpx.get(server.url + path)
+        assert answer.status_code == 200
+        assert "https://" not in answer.text
+        assert "'none'" in answer.headers["content-security-policy"]
+
+
+def test_the_first_of_several_models_is_the_default(start_server, tiny_bundle, three_class_bundle):
+    server = start_server(f"three={three_class_bundle}", f"two={tiny_bundle}")
+    assert len(post(server, "/predict", {"inputs": "good"}).json()) == 3
+    assert len(post(server, "/predict?model=two", {"inputs": "good"}).json()) == 2
+    assert post(server, "/predict?model=no", {"inputs": "good"}).status_code == 404
+
+
+def test_a_model_that_does_not_give_its_golden_answers_is_alive_but_not_ready(tmp_path, make_bundle):
+    folder = make_bundle(tmp_path / "wrong")
+    golden = folder / "golden.jsonl"
+    lines = [json.loads(line) for line in golden.read_text().splitlines()]
+    lines[0]["logits"][0] += 9
+    golden.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = golden.read_bytes()
+    manifest["files"]["golden.jsonl"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    server = Server([folder])
+    try:
+        deadline = time.monotonic() + 20
+        while "does not compute the golden logits" not in httpx.get(server.url + "/health").json()["problem"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert httpx.get(server.url + "/v2/health/live").status_code == 200
+        assert httpx.get(server.url + "/v2/health/ready").status_code == 503
+        assert post(server, "/predict", {"inputs": "a"}).status_code == 503
+    finally:
+        server.stop()
+
+
+def test_texts_never_get_into_the_log(start_server, tiny_bundle):
+    server = start_server("-v", tiny_bundle)
+    post(server, "/predict", {"inputs": ["a most private text", 5], "raw_scores": "private"})
+    httpx.post(server.url + "/predict?private=1", content=b'{"inputs": "private')
+    assert server.stop() == 0
+    assert "private" not in server.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_accepted_requests_finish(start_server, tiny_bundle, number):
+    server = start_server(tiny_bundle)
+    statuses = []
+
+    def ask():
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            while True:
+                try:
+                    answer = client.post("/predict", json={"inputs": ["good vote"] * 500})
+                except httpx.TransportError as error:
+                    statuses.append(type(error).__name__)
+                    return
+                statuses.append(answer.status_code)
+                if answer.status_code == 503:
+                    return
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    server.process.send_signal(number)
+    for thread in threads:
+        thread.join(20)
+    assert server.process.wait(20) == 0
+    assert statuses.count(200) > 4
+    assert set(statuses) <= {200, 429, 503}  # refused in words, never a broken connection
+
+
+def test_an_address_in_use_is_said(server, tiny_bundle, capsys):
+    from edgewren.cli.main import main
+
+    port = server.url.rpartition(":")[2]
+    assert main(["serve", str(tiny_bundle), "--port", port]) == 2
+    assert "Choose another --port" in capsys.readouterr().err

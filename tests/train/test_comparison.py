@@ -1,0 +1,210 @@
+"""`edgewren compare`: the same folds for all, each text embedded once, failures beside results, runs that go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import tiny_models
+
+from edgewren.cli.main import main
+from edgewren_train import comparison, comparison_files, embedding, lora
+from edgewren_train.candidate import Candidate, combine
+from edgewren_train.comparison import Comparison, Cost, Design, Judged, compare, pareto_front
+from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.paired_tests import mean_score
+from edgewren_train.ridge import fit
+
+TEXTS, LABELS = tiny_models.toy_texts(60)
+DATA = tiny_models.labelled(TEXTS, LABELS)
+DESIGN = Design(folds=3, repeats=2)
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    path = tmp_path / "posts.csv"
+    rows = [
+        f'"{text}",{label},author {index % 12}' for index, (text, label) in enumerate(zip(TEXTS, LABELS, strict=True))
+    ]
+    path.write_text("text,label,author\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def run(path, output, *options):
+    return main(["compare", str(path), "--output", str(output), "--folds", "3", "--repeats", "2", *map(str, options)])
+
+
+def test_scores_are_those_of_ridge_fitted_on_each_training_part(sentence_folder, tmp_path):
+    from sklearn.metrics import balanced_accuracy_score
+
+    from edgewren_train.encoders import load_encoder
+    from edgewren_train.folds import repeated_folds
+
+    folder = str(sentence_folder("bert"))
+    result = compare(DATA, tmp_path / "out", [Candidate(folder)], DESIGN)
+    features = embedding.embed(load_encoder(folder, normaliser="http"), TEXTS)
+    names = np.asarray(LABELS)
+    by_hand = []
+    for fold in repeated_folds(LABELS, folds=3, repeats=2, seed=0):
+        predicted = fit(features[fold.train], names[fold.train].tolist()).predict(features[fold.held_out], DATA.classes)
+        by_hand.append(balanced_accuracy_score(names[fold.held_out], predicted))
+    assert result.judged[0].balanced_accuracies == pytest.approx(by_hand)
+
+
+def test_each_text_is_embedded_once_per_encoder_and_normaliser(sentence_folder, tmp_path, monkeypatch):
+    embedded = Counter()
+    real = embedding.embed
+
+    def counting(encoder, texts, **options):
+        embedded.update((encoder.id, encoder.normaliser, text) for text in texts)
+        return real(encoder, texts, **options)
+
+    monkeypatch.setattr(embedding, "embed", counting)
+    encoders = [str(sentence_folder("bert")), str(sentence_folder("mpnet"))]
+    candidates = combine({"encoder": encoders, "alphas": ["wide", "classic"], "normaliser": ["http", "none"]})
+    result = compare(DATA, tmp_path / "out", candidates, DESIGN, cache=tmp_path / "cache")
+    assert len(result.judged) == 8
+    assert len(embedded) == 2 * 2 * len(set(TEXTS))
+    assert set(embedded.values()) == {TEXTS.count(text) for _, _, text in embedded}
+
+
+def test_an_interrupted_comparison_goes_on_and_ends_the_same(sentence_folder, tmp_path, monkeypatch):
+    candidates = combine({"encoder": [str(sentence_folder("bert"))], "alphas": ["wide", "classic"]})
+    whole = compare(DATA, tmp_path / "whole", candidates, DESIGN)
+    fits = []
+    real = comparison.ridge.fit
+
+    def stopping(*args, **options):
+        fits.append(1)
+        if len(fits) == 8:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(comparison.ridge, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        compare(DATA, tmp_path / "out", candidates, DESIGN)
+    resumed = compare(DATA, tmp_path / "out", candidates, DESIGN)
+    assert len(fits) == 8 + (12 - 7)
+    assert [item.balanced_accuracies for item in resumed.judged] == [item.balanced_accuracies for item in whole.judged]
+    assert resumed.pairs == whole.pairs
+
+
+def test_lora_is_trained_on_each_training_part_for_all_its_epochs(encoder_folder, tmp_path, monkeypatch):
+    trained = []
+    real = lora.fit
+
+    def spying(base, ids, labels, recipe, **options):
+        trained.append((len(ids), recipe.epochs, options.get("watch")))
+        return real(base, ids, labels, recipe, **options)
+
+    monkeypatch.setattr(lora, "fit", spying)
+    recipe = LoraRecipe(epochs=1, batch_size=16, learning_rate=1e-2, precision="fp32", max_length=24)
+    candidate = Candidate(str(encoder_folder("bert")), recipe="lora", lora=recipe)
+    result = compare(DATA, tmp_path / "out", [candidate], Design(folds=2, repeats=1))
+    assert trained == [(30, 1, None)] * 2, "held-out rows choose nothing"
+    assert result.judged[0].cost.texts_per_s > 0
+    assert result.judged[0].cost.megabytes == pytest.approx(4e-6 * result.judged[0].cost.parameters, abs=0.01)
+
+
+def test_one_failure_does_not_lose_the_rest_and_the_exit_code_tells(csv_file, sentence_folder, tmp_path, capsys):
+    (tmp_path / "broken").mkdir()
+    encoders = f"{tmp_path / 'broken'},{sentence_folder('bert')}"
+    code = run(csv_file, tmp_path / "out", "--encoders", encoders, "--no-cache")
+    out, err = capsys.readouterr()
+    assert code == 5
+    assert "failed: broken: Encoder" in out
+    assert "bert" in out
+    assert "1 of 2 candidates failed" in err
+    assert "Traceback" not in err
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [item["name"] for item in document["candidates"]] == ["bert"]
+    assert list(document["failures"]) == ["broken"]
+
+
+def test_nothing_that_works_is_an_error(csv_file, tmp_path, capsys):
+    (tmp_path / "broken").mkdir()
+    assert run(csv_file, tmp_path / "out", "--encoders", tmp_path / "broken") == 4
+    assert "No candidate could be judged" in capsys.readouterr().err
+
+
+def test_table_files_and_picture_say_the_same(csv_file, sentence_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--encoders", sentence_folder("bert"), "--alphas", "wide,classic,1/10", "--group-column", "author"]
+    assert run(csv_file, out, *options, "--no-cache", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads((out / "comparison.json").read_text())
+    assert document["group_column"] == "author"
+    assert len(document["pairs"]) == 3
+    with (out / "comparison.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["candidate"] for row in table] == [item["name"] for item in document["candidates"]]
+    assert float(table[0]["balanced_accuracy"]) == document["candidates"][0]["balanced_accuracy"]["value"]
+    with (out / "folds.csv").open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 3 * 6
+    with (out / "pairs.csv").open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 3
+    assert (out / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert run(csv_file, out, *options, "--no-cache") == 0  # from the log
+    text = capsys.readouterr().out
+    assert "60 rows, 2 x 3-fold cross-validation, nobody of 'author' in both parts, seed 0." in text
+    assert all(len(line) <= 120 for line in text.splitlines()[:-2])
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--normalisers", "http,url"], 2, "--normalisers names 'url'"),
+        (["--recipe", "svm"], 2, "recipe is 'svm'"),
+        (["--group-column", "writer"], 4, "--group-column"),
+        (["--folds", "40"], 4, "fewer than the 40 folds"),
+        (["--alphas", "1/many"], 2, "alphas are '1/many'"),
+        (["--from-sweep", "nowhere"], 4, "nowhere holds no finished sweep"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_takes_time(
+    csv_file, tmp_path, capsys, options, code, message
+):
+    assert (
+        main(["compare", str(csv_file), "--output", str(tmp_path / "out"), "--encoders", "never/reached", *options])
+        == code
+    )
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def judged(name, speed, score):
+    return Judged(
+        name,
+        Candidate(name),
+        mean_score([score, score], held_out_per_trained=0.5),
+        mean_score([score, score], held_out_per_trained=0.5),
+        (score, score),
+        (score, score),
+        Cost(speed, 10, 0.1, 1.0),
+    )
+
+
+def test_pareto_front_holds_what_no_other_beats_in_both():
+    items = [
+        judged("slow good", 10, 0.9),
+        judged("fast bad", 100, 0.7),
+        judged("dominated", 9, 0.8),
+        judged("middle", 50, 0.8),
+    ]
+    assert [item.name for item in pareto_front(items)] == ["fast bad", "middle", "slow good"]
+    assert [item.name for item in pareto_front([*items, judged("twin", 50, 0.8)])] == [
+        "fast bad",
+        "middle",
+        "slow good",
+    ]
+
+
+def test_long_and_strange_names_fit_the_table(tmp_path):
+    items = (judged("x" * 200, 10, 0.9), judged("$y_{$", 20, 0.5))
+    result = Comparison(items, (), {}, rows=4, folds=2, repeats=1, seed=0, group_column=None)
+    assert all(len(line) <= 120 for line in comparison_files.as_text(result).splitlines())
+    comparison_files.write(result, tmp_path)
+    assert (tmp_path / "pareto.png").stat().st_size > 1000

@@ -1,0 +1,213 @@
+"""`edgewren sweep lora`: all settings with all seeds, resumable after a kill, pruning, and the winner retrained."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import tiny_models
+
+from edgewren.cli.main import main
+from edgewren.errors import InputError, UsageError
+from edgewren_train import lora, sweep, sweep_files
+from edgewren_train.epoch_watch import EpochScore
+from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.search_space import parse_axis
+from edgewren_train.sweep import Run, SweepPlan, run_sweep
+
+TEXTS, LABELS = tiny_models.toy_texts(40)
+DATA = tiny_models.labelled(TEXTS, LABELS)
+BASE = LoraRecipe(epochs=2, batch_size=16, learning_rate=1e-2, precision="fp32", max_length=24)
+
+
+@pytest.fixture
+def plan(encoder_folder):
+    axes = (parse_axis("rank", "2,4"), parse_axis("alpha", "4,8"))
+    return SweepPlan(str(encoder_folder("bert")), axes, base=BASE, seeds=(0, 1), validation=0.25, patience=0)
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    path = tmp_path / "posts.csv"
+    rows = [f'"{text}",{label}' for text, label in zip(TEXTS, LABELS, strict=True)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def made(rank, scores, *, epoch=3, pruned=False, alpha=16):
+    runs = []
+    for seed, score in enumerate(scores):
+        best = EpochScore(epoch + seed, 0.5, score)
+        runs.append(Run({"rank": rank, "alpha": alpha}, seed, (best,), best, 1.0, 80, 20, pruned))
+    return runs
+
+
+def test_every_setting_is_trained_once_with_every_seed_on_the_same_parts(plan, tmp_path, monkeypatch):
+    trained = []
+    real = lora.fit
+
+    def spying(base, ids, labels, recipe, *, watch, **options):
+        trained.append((recipe.rank, recipe.alpha, recipe.seed, len(ids), tuple(map(tuple, watch.ids))))
+        return real(base, ids, labels, recipe, watch=watch, **options)
+
+    monkeypatch.setattr(lora, "fit", spying)
+    told = []
+    runs = run_sweep(DATA, tmp_path / "out", plan, on_run=told.append)
+    assert Counter((rank, alpha, seed) for rank, alpha, seed, *_ in trained) == Counter(
+        (rank, alpha, seed) for rank in (2, 4) for alpha in (4, 8) for seed in (0, 1)
+    )
+    assert {rows for *_, rows, _ in trained} == {30}
+    parts = {seed: {held_out for _, _, one, _, held_out in trained if one == seed} for seed in (0, 1)}
+    assert [len(parts[0]), len(parts[1])] == [1, 1]
+    assert parts[0] != parts[1]
+    assert told == runs
+    assert all(len(run.scores) == 2 and run.best in run.scores for run in runs)
+    run_sweep(DATA, tmp_path / "out", plan)
+    assert len(trained) == 8, "finished settings are not trained again"
+
+
+def test_an_interrupted_sweep_goes_on_and_loses_one_training_at_most(plan, tmp_path, monkeypatch):
+    trained = []
+    real = lora.fit
+
+    def stopping(base, ids, labels, recipe, **options):
+        trained.append((recipe.rank, recipe.alpha, recipe.seed))
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        return real(base, ids, labels, recipe, **options)
+
+    monkeypatch.setattr(lora, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(DATA, tmp_path / "out", plan)
+    runs = run_sweep(DATA, tmp_path / "out", plan)
+    assert len(trained) == 8 + 1
+    assert Counter((run.settings["rank"], run.settings["alpha"], run.seed) for run in runs) == Counter(set(trained))
+    assert len(sweep.complete(runs, plan.seeds)) == 4
+
+
+def test_ranges_are_searched_as_often_as_asked_and_worse_settings_given_up(encoder_folder, tmp_path):
+    axes = (parse_axis("learning_rate", "1e-6:1e-1"), parse_axis("rank", "2:4"))
+    plan = SweepPlan(
+        str(encoder_folder("bert")), axes, base=BASE, seeds=(0,), validation=0.25, patience=0, trials=4, prune=True
+    )
+    runs = run_sweep(DATA, tmp_path / "out", plan)
+    assert len(runs) == 4
+    assert all(1e-6 <= run.settings["learning_rate"] <= 1e-1 and run.settings["rank"] in (2, 3, 4) for run in runs)
+    found = sweep_files.settings(runs, plan)
+    assert "sweep.png" in sweep_files.write(found, runs, plan, tmp_path / "out")
+
+
+def test_pruned_settings_end_early_and_are_not_in_the_table(plan, tmp_path, monkeypatch):
+    import optuna
+
+    monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda trial: trial.params == {"rank": 4, "alpha": 8})
+    runs = run_sweep(DATA, tmp_path / "out", plan)
+    given_up = [run for run in runs if run.pruned]
+    assert [(run.settings, len(run.scores)) for run in given_up] == [({"rank": 4, "alpha": 8}, 1)]
+    found = sweep_files.settings(runs, plan)
+    assert len(found) == 3
+    assert "1 setting(s) were given up early: rank 4, alpha 8" in sweep_files.as_text(found, runs, plan)
+
+
+def test_the_best_is_tested_against_each_other_with_holm():
+    plan = SweepPlan("x", (parse_axis("rank", "1,2,3"),), seeds=(0, 1, 2))
+    runs = [*made(1, (0.70, 0.72, 0.71)), *made(2, (0.80, 0.83, 0.81)), *made(3, (0.79, 0.83, 0.82))]
+    found = sweep_files.settings(runs, plan)
+    assert found[0].runs[0].settings["rank"] in (2, 3)
+    assert found[0].behind is None
+    assert found[-1].behind.difference.value == pytest.approx(0.1033, abs=1e-3)
+    assert found[-1].p_holm > found[-1].behind.p
+    assert "beyond noise: rank 1" in sweep_files.noise_verdict(found)
+    assert "No setting differs" in sweep_files.noise_verdict(found[:2])
+    assert "Add --seeds" in sweep_files.noise_verdict(found[:1])
+
+
+def test_a_setting_without_all_seeds_cannot_win():
+    runs = [*made(1, (0.7, 0.7)), *made(2, (0.9,)), *made(3, (0.95, 0.95), pruned=True)]
+    assert sweep.winner(runs, (0, 1))[0].settings["rank"] == 1
+    with pytest.raises(InputError, match="No setting finished"):
+        sweep.winner(made(2, (0.9,)), (0, 1))
+
+
+def test_retraining_ends_after_the_median_epoch_on_the_same_schedule():
+    recipe = sweep.chosen_recipe(made(2, (0.7, 0.7, 0.7), epoch=4), LoraRecipe(epochs=15))
+    assert (recipe.rank, recipe.alpha, recipe.epochs, recipe.stop_after) == (2, 16, 15, 5)
+
+
+def test_other_data_in_the_same_folder_is_refused(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_work", lambda *_, **__: None)
+    run_sweep(DATA, tmp_path / "out", plan)
+    with pytest.raises(UsageError, match="runs of another plan: rows"):
+        run_sweep(tiny_models.labelled(TEXTS[:30], LABELS[:30]), tmp_path / "out", plan)
+
+
+def command(csv_file, encoder, out, *options):
+    usual = ["--rank", "2,4", "--alpha", "4,8", "--epochs", "2", "--learning-rate", "1e-2", "--seeds", "0,1"]
+    return ["sweep", "lora", str(csv_file), "--encoder", str(encoder), "--output", str(out), "--max-length", "24",
+            *usual, *map(str, options)]  # fmt: skip
+
+
+def test_command_writes_table_heat_map_and_what_train_reads(csv_file, encoder_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(command(csv_file, encoder_folder("bert"), out, "--retrain", tmp_path / "model")) == 0
+    text, err = capsys.readouterr()
+    assert "4 settings, each with 2 seed(s) (0, 1), 32 rows trained, 8 held out." in text
+    assert "trained model: " in text
+    assert "rank 2, alpha 4, learning rate 0.01, epochs 2, seed 0: balanced accuracy" in err
+    assert (out / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    with (out / "sweep.csv").open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 8
+    best = json.loads((out / "sweep.json").read_text())["best"]
+    training = json.loads((tmp_path / "model" / "model.json").read_text())["training"]
+    assert {name: training[name] for name in best["settings"]} == best["settings"]
+    assert training["steps"] == best["recipe"]["stop_after"] * 1, "40 rows are one batch of 64"
+
+    more = ["--from-sweep", out, "--encoder", encoder_folder("bert"), "--output", tmp_path / "again", "--rank", "3"]
+    assert main(["train", "lora", str(csv_file), *map(str, more), "--max-length", "24"]) == 0
+    again = json.loads((tmp_path / "again" / "model.json").read_text())["training"]
+    assert (again["rank"], again["alpha"]) == (3, best["settings"]["alpha"]), "what is given wins over the sweep"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--rank", "0,4"], 2, "rank is 0"),
+        (["--seeds", "0,0"], 2, "seeds are [0, 0]"),
+        (["--seeds", "one"], 2, "--seeds is 'one'"),
+        (["--trials", "0"], 2, "trials is 0"),
+        (["--validation", "1.5"], 2, "validation is 1.5"),
+        (["--jobs", "0"], 2, "jobs is 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(csv_file, encoder_folder, tmp_path, capsys, options, code, message):
+    assert main(command(csv_file, encoder_folder("bert"), tmp_path / "out", *options)) == code
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_of_two_processes_goes_on(csv_file, encoder_folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = command(csv_file, encoder_folder("bert"), out, "--jobs", "2")
+    process = subprocess.Popen([sys.executable, "-m", "edgewren.cli.main", *arguments], start_new_session=True)
+    runs = out / "runs.jsonl"
+    deadline = time.monotonic() + 300
+    while not (runs.exists() and runs.read_bytes().count(b"\n") >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    import os
+
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = runs.read_bytes().count(b"\n")
+    finished = subprocess.run([sys.executable, "-m", "edgewren.cli.main", *arguments], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    records = [json.loads(line) for line in runs.read_bytes().splitlines()]
+    assert len(records) == 8 >= before, "nothing twice, nothing missing"
+    assert "4 settings" in finished.stdout

@@ -1,0 +1,90 @@
+"""A candidate of a comparison: one way to make a classifier, as data. A further axis is one more field here.
+
+Knows no models: `comparison` trains and judges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewren.errors import UsageError
+from edgewren_train import ridge
+from edgewren_train.lora_recipe import LoraRecipe
+
+RECIPES = ("ridge", "lora")
+_GRIDS = {"wide": (ridge.WIDE_GRID, True), "classic": (ridge.CLASSIC_GRID, False)}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is trained on each training part.
+
+    Attributes:
+        encoder: hub id, folder, or "minilm".
+        recipe: "ridge" or "lora".
+        normaliser: "none" or "http".
+        alphas: ridge: "wide", "classic", or values like "1/10/100".
+        lora: settings of LoRA; only with that recipe.
+    """
+
+    encoder: str
+    recipe: str = "ridge"
+    normaliser: str = "http"
+    alphas: str = "wide"
+    lora: LoraRecipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise UsageError(f"recipe is {self.recipe!r}, expected ridge or lora.")
+        self.alpha_grid()
+
+    def alpha_grid(self) -> tuple[tuple[float, ...], bool]:
+        """Return the alphas to try, and whether to go on beyond them."""
+        if self.alphas in _GRIDS:
+            return _GRIDS[self.alphas]
+        try:
+            return tuple(float(part) for part in self.alphas.split("/")), False
+        except ValueError as error:
+            raise UsageError(
+                f"alphas are {self.alphas!r}, expected wide, classic, or numbers like 1/10/100."
+            ) from error
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "lora": dataclasses.asdict(self.lora) if self.lora else None}
+
+
+def combine(axes: Mapping[str, Sequence[Any]]) -> list[Candidate]:
+    """Return a candidate for every combination of values, in order, each once.
+
+    Args:
+        axes: names of Candidate's fields with their values, as {"encoder": ["minilm"], "alphas": ["wide", "classic"]}.
+    """
+    for name, values in axes.items():
+        if not values:
+            raise UsageError(f"--{name}s names nothing to compare. Expected at least one value.")
+    found = [Candidate(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
+    return list(dict.fromkeys(found))
+
+
+def names(candidates: Sequence[Candidate]) -> list[str]:
+    """Return short names that tell the candidates apart: the encoder, and of the rest only what varies."""
+    fields = [field.name for field in dataclasses.fields(Candidate) if field.name not in ("encoder", "lora")]
+    varying = [name for name in fields if len({getattr(candidate, name) for candidate in candidates}) > 1]
+    encoders = {candidate.encoder for candidate in candidates}
+    short = {encoder: Path(encoder.rstrip("/")).name for encoder in encoders}
+    if len(set(short.values())) < len(encoders):
+        short = {encoder: encoder for encoder in encoders}
+    out = []
+    for candidate in candidates:
+        parts = [short[candidate.encoder]] if len(encoders) > 1 or not varying else []
+        parts += [
+            str(getattr(candidate, name)) if name == "recipe" else f"{name} {getattr(candidate, name)}"
+            for name in varying
+        ]
+        out.append(", ".join(parts))
+    return out

@@ -1,0 +1,126 @@
+"""The verb `edgewren compare`: parse, call, print. Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from edgewren.errors import RejectedRowsError, UsageError
+from edgewren_train import commands
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb with the command line."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="compare encoders and settings by repeated cross-validation",
+        description="Judge candidates on the same repeated stratified cross-validation: balanced accuracy and macro-F1 "
+        "with intervals, paired tests corrected for several comparisons, speed and size. Candidates are all "
+        "combinations of --encoders, --recipe, --normalisers and --alphas. A candidate that fails is listed with its "
+        "reason, and the exit code is 5. Run the same command again to go on after an interruption.",
+        epilog="example:\n  edgewren compare tweets.csv --label-column bias --encoders minilm,BAAI/bge-small-en-v1.5 "
+        "--group-column author",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands.add_data(parser)
+    parser.add_argument("--output", "-o", metavar="DIR", help="folder for results (default: NAME-compare)")
+    parser.add_argument(
+        "--encoders",
+        default=commands.ENCODER,
+        metavar="A,B,…",
+        help=f"hub ids, folders or minilm (default: {commands.ENCODER})",
+    )
+    parser.add_argument(
+        "--recipe", default="ridge", metavar="ridge|lora|ridge,lora", help="what is trained (default: ridge)"
+    )
+    parser.add_argument("--normalisers", default="http", metavar="http,none", help="default: http")
+    parser.add_argument(
+        "--alphas",
+        default="wide",
+        metavar="A,B,…",
+        help="grids of ridge to compare: wide, classic, or own values separated by / (default: wide)",
+    )
+    parser.add_argument("--epochs", type=int, default=15, metavar="N", help="of lora (default: 15)")
+    parser.add_argument(
+        "--from-sweep",
+        metavar="DIR",
+        help="train lora with the best settings of this sweep instead of the default ones",
+    )
+    parser.add_argument("--folds", type=int, default=5, metavar="N", help="parts of a cross-validation (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="cross-validations (default: 5)")
+    parser.add_argument(
+        "--group-column",
+        metavar="NAME",
+        help="keep rows with the same value together, such as author: nobody in both parts",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds and of lora (default: 0)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
+    parser.add_argument("--no-cache", action="store_true", help="embed anew, and keep nothing on disk")
+    parser.add_argument("--force", action="store_true", help="start anew in a folder that holds other results")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=_run, extra="train")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edgewren_train import comparison_files
+    from edgewren_train.candidate import combine
+    from edgewren_train.comparison import Design, compare
+    from edgewren_train.embedding import default_cache
+    from edgewren_train.lora_recipe import LoraRecipe
+    from edgewren_train.normalisers import NORMALISERS
+
+    normalisers = _listed(args.normalisers)
+    unknown = sorted(set(normalisers) - set(NORMALISERS))
+    if unknown:
+        raise UsageError(f"--normalisers names {unknown[0]!r}, expected some of: {', '.join(NORMALISERS)}.")
+    if args.from_sweep:
+        from edgewren_train.sweep_files import read_choice
+
+        recipe = read_choice(Path(args.from_sweep)).recipe
+    else:
+        recipe = LoraRecipe(epochs=args.epochs, seed=args.seed)
+    encoders = _listed(args.encoders)
+    candidates = []
+    for kind in _listed(args.recipe):
+        # Normaliser and encoder concern both recipes, alphas only one.
+        axes: dict[str, list[Any]] = {"encoder": encoders, "recipe": [kind], "normaliser": normalisers}
+        axes.update({"lora": [recipe]} if kind == "lora" else {"alphas": _listed(args.alphas)})
+        candidates += combine(axes)
+    data = commands.read(args, others=[args.group_column] if args.group_column else [])
+    output = Path(args.output or f"{commands.stem(args.train)}-compare")
+    design = Design(folds=args.folds, repeats=args.repeats, seed=args.seed, group_column=args.group_column)
+    bar = commands.bar(len(candidates) * args.folds * args.repeats, "training", unit=" folds")
+    finished: dict[str, int] = {}
+
+    def on_fold(name: str, done: int, _of: int) -> None:
+        bar(done - finished.get(name, 0))
+        finished[name] = done
+
+    result = compare(
+        data,
+        output,
+        candidates,
+        design,
+        groups=data.others[args.group_column] if args.group_column else None,
+        device=commands.torch_device(args.device),
+        cache=None if args.no_cache else default_cache(),
+        force=args.force,
+        say=commands.say,
+        on_fold=on_fold,
+    )
+    comparison_files.write(result, output)
+    if args.json:
+        print(json.dumps(comparison_files.as_dict(result), ensure_ascii=False))  # noqa: T201
+    else:
+        written = "comparison.csv, folds.csv, pairs.csv, comparison.json, pareto.png"
+        print(f"{comparison_files.as_text(result)}\n\nwritten: {output}/{written}")  # noqa: T201
+    if result.failures:
+        commands.say(f"{len(result.failures)} of {len(candidates)} candidates failed; the others are compared above")
+        return RejectedRowsError.exit_code
+    return 0
+
+
+def _listed(text: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))

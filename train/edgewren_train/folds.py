@@ -1,0 +1,107 @@
+"""Repeated cross-validation: which rows train and which are held out. Knows labels and groups, no texts, no models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewren.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One part held out: `train` and `held_out` are row indices, int [n]; `repeat` and `number` count from 0."""
+
+    repeat: int
+    number: int
+    train: NDArray[np.intp]
+    held_out: NDArray[np.intp]
+
+
+def repeated_folds(
+    labels: Sequence[str], *, folds: int, repeats: int, seed: int, groups: Sequence[str] | None = None
+) -> list[Fold]:
+    """Return `repeats` shuffled stratified cross-validations of `folds` parts each, the same for the same seed.
+
+    Args:
+        labels: of each row; every part has about the same shares of them.
+        groups: of each row; all rows of a group lie in the same part (scikit-learn's StratifiedGroupKFold), so that
+            nobody is in both. None: rows are independent.
+
+    Raises:
+        UsageError: fewer than 2 folds, or no repeat.
+        InputError: a class, or the groups of a class, are fewer than the folds; or a part would lack a class.
+    """
+    if folds < 2 or repeats < 1:
+        raise UsageError(f"folds is {folds} and repeats {repeats}, expected at least 2 and 1.")
+    names = np.asarray(labels)
+    _check_counts(labels, groups, folds)
+    rows = np.arange(len(names))
+    out = [
+        Fold(repeat, number, train, held_out)
+        for repeat in range(repeats)
+        for number, (train, held_out) in enumerate(_splitter(folds, seed + repeat, groups).split(rows, names, groups))
+    ]
+    for fold in out:
+        missing = sorted(set(labels) - set(names[fold.train])) or sorted(set(labels) - set(names[fold.held_out]))
+        if missing:
+            raise InputError(
+                f"With {folds} folds by group, one part has no row of {missing[0]!r}: its rows are in few groups. "
+                "Take fewer --folds, or leave out --group-column."
+            )
+    return out
+
+
+def one_split(
+    labels: Sequence[str], *, share: float, seed: int, groups: Sequence[str] | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return row indices (train, held out) with about `share` of the rows held out, stratified, whole groups together.
+
+    Raises:
+        UsageError: share is not between 0 and 1.
+        InputError: a class has too few rows to be in both parts.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"validation is {share}, expected a share between 0 and 1, for example 0.15.")
+    if groups is not None:
+        # The part of a grouped cross-validation whose size is nearest to the share.
+        fold = repeated_folds(labels, folds=max(2, round(1 / share)), repeats=1, seed=seed, groups=groups)[0]
+        return fold.train, fold.held_out
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    _check_counts(labels, None, 2)
+    try:
+        splitter = StratifiedShuffleSplit(1, test_size=share, random_state=seed)
+        train, held_out = next(splitter.split(np.zeros(len(labels)), np.asarray(labels)))
+    except ValueError as error:
+        raise InputError(
+            f"{len(labels)} rows cannot be split with a share of {share:g} held out: {error} Take another share."
+        ) from error
+    return np.sort(train), np.sort(held_out)
+
+
+def _splitter(folds: int, seed: int, groups: Sequence[str] | None) -> Any:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    return kind(folds, shuffle=True, random_state=seed)
+
+
+def _check_counts(labels: Sequence[str], groups: Sequence[str] | None, folds: int) -> None:
+    if groups is not None and len(groups) != len(labels):
+        raise InputError(f"There are {len(labels)} labels, but {len(groups)} groups. Pass one of each per row.")
+    units: defaultdict[str, set[object]] = defaultdict(set)
+    for row, label in enumerate(labels):
+        units[label].add(row if groups is None else groups[row])
+    label, members = min(units.items(), key=lambda item: (len(item[1]), item[0]))
+    if len(members) < folds:
+        what = "rows" if groups is None else "groups"
+        raise InputError(
+            f"The class {label!r} is in {len(members)} {what}, fewer than the {folds} folds. Take fewer --folds, or "
+            "label more texts of this class."
+        )

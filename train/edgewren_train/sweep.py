@@ -1,0 +1,379 @@
+"""A search over LoRA's settings: Optuna proposes, prunes and remembers; each setting is trained once per seed.
+
+Every seed has its own validation part, head and order, the same for all settings: so settings can be compared pair by
+pair, and the spread over seeds is the noise to judge them by. Held-out rows choose the epoch (by log loss) and give the
+score (balanced accuracy), so scores are a little optimistic; comparisons between settings are hardly touched by that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgewren.archive.labelled import LabelledTexts
+from edgewren.errors import InputError, MissingDependencyError, UsageError
+from edgewren_train import lora
+from edgewren_train.epoch_watch import EpochScore, EpochWatch
+from edgewren_train.folds import one_split
+from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.run_log import RunLog
+from edgewren_train.search_space import Axis, describe, grid, recipe_of
+
+logger = logging.getLogger(__name__)
+
+_STUDY = "lora"
+_STARTUP_TRIALS, _WARM_UP_EPOCHS = 4, 3
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What to search, on which parts of the rows.
+
+    Attributes:
+        axes: settings that vary.
+        base: all other settings.
+        seeds: each setting is trained once per seed.
+        validation: share of the rows held out, another part for each seed.
+        patience: epochs without a lower log loss after which a training ends; 0: never.
+        trials: settings to try where an axis is a range; with lists alone, all combinations are tried.
+        prune: give up settings that are worse than the median of the others at the same epoch.
+    """
+
+    encoder: str
+    axes: tuple[Axis, ...]
+    base: LoraRecipe = dataclasses.field(default_factory=LoraRecipe)
+    normaliser: str = "http"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    validation: float = 0.2
+    patience: int = 3
+    trials: int = 20
+    prune: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise UsageError(f"seeds are {list(self.seeds)}, expected at least one, each once.")
+        if self.trials < 1:
+            raise UsageError(f"trials is {self.trials}, expected at least 1.")
+        for settings in grid([axis for axis in self.axes if not axis.is_range]):
+            recipe_of(settings, self.base)  # refuses what is out of range before anything takes time
+        for axis in self.axes:
+            if axis.is_range:
+                for end in (axis.low, axis.high):
+                    recipe_of({axis.name: end}, self.base)
+
+    @property
+    def is_grid(self) -> bool:
+        return not any(axis.is_range for axis in self.axes)
+
+    def as_dict(self, data: LabelledTexts) -> dict[str, Any]:
+        return {
+            "data_sha256": data.sha256,
+            "rows": len(data.texts),
+            "labels": list(data.classes),
+            "encoder": self.encoder,
+            "normaliser": self.normaliser,
+            "axes": {axis.name: axis.as_dict() for axis in self.axes},
+            "base": dataclasses.asdict(self.base),
+            "seeds": list(self.seeds),
+            "validation": self.validation,
+            "patience": self.patience,
+            "prune": self.prune,
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one setting with one seed."""
+
+    settings: dict[str, Any]
+    seed: int
+    scores: tuple[EpochScore, ...]
+    best: EpochScore
+    seconds: float
+    rows_trained: int
+    rows_held_out: int
+    pruned: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Run:
+        scores = tuple(EpochScore(**score) for score in record["scores"])
+        return cls(**{**record, "scores": scores, "best": EpochScore(**record["best"])})
+
+
+def run_sweep(
+    data: LabelledTexts,
+    folder: Path,
+    plan: SweepPlan,
+    *,
+    groups: Sequence[str] | None = None,
+    jobs: int = 1,
+    device: str = "cpu",
+    force: bool = False,
+    on_run: Callable[[Run], None] | None = None,
+) -> list[Run]:
+    """Try all settings of the plan that the folder does not hold yet; return all finished runs, old and new.
+
+    Args:
+        groups: of each row; rows of one group are never in both parts.
+        jobs: processes that train at once, each with its share of the cores.
+        on_run: told of each finished training; only with one job.
+
+    Raises:
+        UsageError: the folder holds a sweep of another plan.
+        MissingDependencyError: Optuna is not installed.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs is {jobs}, expected at least 1.")
+    log = RunLog(folder, plan.as_dict(data), force=force)
+    with log.locked():
+        study = _open_study(folder, plan)
+        _restore_killed(study)
+        if plan.is_grid:
+            for settings in grid(plan.axes):
+                study.enqueue_trial(settings, skip_if_exists=True)
+        if jobs == 1:
+            _work(data, folder, plan, groups, device, on_run=on_run)
+        else:
+            _work_in_processes(jobs, data, folder, plan, groups, device)
+    return [Run.from_dict(record) for record in log]
+
+
+def _open_study(folder: Path, plan: SweepPlan) -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"A sweep needs Optuna, which cannot be imported ({error}). Run: pip install 'edgewren[sweep]'."
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=_STUDY,
+        storage=f"sqlite:///{(folder / 'sweep.db').absolute()}",
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
+        if plan.prune
+        else optuna.pruners.NopPruner(),
+    )
+
+
+def _restore_killed(study: Any) -> None:
+    """Put trials that a killed process left running back into the queue."""
+    import optuna
+
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        params = dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {}))
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if params:
+            study.enqueue_trial(params)
+
+
+def _work(
+    data: LabelledTexts,
+    folder: Path,
+    plan: SweepPlan,
+    groups: Sequence[str] | None,
+    device: str,
+    *,
+    worker: int = 0,
+    on_run: Callable[[Run], None] | None = None,
+) -> None:
+    """Take trials until none is left: of a grid those waiting in the queue, else until the plan's number is reached."""
+    import optuna
+
+    study = _open_study(folder, plan)
+    # Neither two workers nor a sweep that goes on may propose the same settings again.
+    study.sampler = optuna.samplers.TPESampler(seed=plan.base.seed + 1000 * worker + len(study.trials))
+    log = RunLog(folder, plan.as_dict(data))
+    trainer = _Trainer(data, plan, groups, device)
+    done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    while True:
+        waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+        taken = study.get_trials(deepcopy=False, states=(*done, optuna.trial.TrialState.RUNNING))
+        if not waiting and (plan.is_grid or len(taken) >= plan.trials):
+            return
+        trial = study.ask()
+        settings = {axis.name: _suggest(trial, axis) for axis in plan.axes}
+        try:
+            value = _objective(trial, settings, plan, log, trainer, on_run)
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, value)
+
+
+def _suggest(trial: Any, axis: Axis) -> Any:
+    if axis.values:
+        return trial.suggest_categorical(axis.name, list(axis.values))
+    if isinstance(axis.low, int):
+        return trial.suggest_int(axis.name, axis.low, int(axis.high), log=axis.log)
+    return trial.suggest_float(axis.name, axis.low, axis.high, log=axis.log)
+
+
+def _objective(
+    trial: Any,
+    settings: dict[str, Any],
+    plan: SweepPlan,
+    log: RunLog,
+    trainer: _Trainer,
+    on_run: Callable[[Run], None] | None,
+) -> float:
+    """Return the mean balanced accuracy over the seeds; trainings that the log holds are not repeated."""
+    import optuna
+
+    known = {(json.dumps(run["settings"], sort_keys=True), run["seed"]): run for run in log if not run["pruned"]}
+    values = []
+    epochs = recipe_of(settings, plan.base).epochs
+    for index, seed in enumerate(plan.seeds):
+        # Log loss is what pruning looks at: the accuracy of few rows jumps.
+        def report(score: EpochScore, start: int = index * epochs) -> bool:
+            trial.report(-score.loss, start + score.epoch)
+            return bool(trial.should_prune())
+
+        record = known.get((json.dumps(settings, sort_keys=True), seed))
+        if record is not None:
+            run = Run.from_dict(record)
+        else:
+            run = trainer.run(settings, seed, report)
+            log.append(run.as_dict())
+            if on_run:
+                on_run(run)
+        if run.pruned:
+            raise optuna.TrialPruned
+        values.append(run.best.balanced_accuracy)
+    return sum(values) / len(values)
+
+
+class _Trainer:
+    """Holds the pretrained model of each seed and the token rows, loaded once for all settings."""
+
+    def __init__(self, data: LabelledTexts, plan: SweepPlan, groups: Sequence[str] | None, device: str) -> None:
+        self._data, self._plan, self._groups, self._device = data, plan, groups, device
+        self._bases: dict[int, lora.LoraBase] = {}
+        self._ids: list[list[int]] = []
+        self._labels = [data.classes.index(label) for label in data.labels]
+
+    def _base(self, seed: int) -> lora.LoraBase:
+        if seed not in self._bases:
+            self._bases[seed] = lora.load_base(
+                self._plan.encoder,
+                self._data.classes,
+                max_length=self._plan.base.max_length,
+                normaliser=self._plan.normaliser,
+                seed=seed,
+            )
+            if not self._ids:
+                self._ids = [list(row) for row in self._bases[seed].tokenizer.encode(self._data.texts).ids]
+        return self._bases[seed]
+
+    def run(self, settings: dict[str, Any], seed: int, report: Callable[[EpochScore], bool]) -> Run:
+        base = self._base(seed)
+        train, held_out = one_split(self._data.labels, share=self._plan.validation, seed=seed, groups=self._groups)
+        pruned = False
+
+        def on_epoch(score: EpochScore) -> bool:
+            nonlocal pruned
+            pruned = report(score)
+            return pruned
+
+        watch = EpochWatch(
+            [self._ids[row] for row in held_out],
+            [self._labels[row] for row in held_out],
+            patience=self._plan.patience,
+            on_epoch=on_epoch,
+        )
+        start = time.perf_counter()
+        lora.fit(
+            base,
+            [self._ids[row] for row in train],
+            [self._labels[row] for row in train],
+            dataclasses.replace(recipe_of(settings, self._plan.base), seed=seed),
+            device=self._device,
+            watch=watch,
+        )
+        return Run(
+            settings=settings,
+            seed=seed,
+            scores=tuple(watch.scores),
+            best=watch.best,
+            seconds=round(time.perf_counter() - start, 3),
+            rows_trained=len(train),
+            rows_held_out=len(held_out),
+            pruned=pruned,
+        )
+
+
+def _work_in_processes(
+    jobs: int, data: LabelledTexts, folder: Path, plan: SweepPlan, groups: Sequence[str] | None, device: str
+) -> None:
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    workers = [
+        context.Process(target=_work_with_few_threads, args=(jobs, worker, data, folder, plan, groups, device))
+        for worker in range(jobs)
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            worker.terminate()
+    failed = [worker.exitcode for worker in workers if worker.exitcode]
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {jobs} training processes ended early (exit code {failed[0]}); their reason stands "
+            "above. What they finished is kept: run the same command again, perhaps with fewer --jobs."
+        )
+
+
+def _work_with_few_threads(jobs: int, worker: int, *args: Any) -> None:
+    import torch
+
+    from edgewren.device import granted_cores
+
+    torch.set_num_threads(max(1, granted_cores() // jobs))
+    _work(*args, worker=worker)
+
+
+def winner(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:
+    """Return the runs of the setting with the best mean score among those that finished all seeds.
+
+    Raises:
+        InputError: no setting did.
+    """
+    finished = complete(runs, seeds)
+    if not finished:
+        raise InputError("No setting finished all its seeds. Run the same command again: it goes on.")
+    return max(finished, key=lambda group: sum(run.best.balanced_accuracy for run in group))
+
+
+def complete(runs: Sequence[Run], seeds: Sequence[int]) -> list[list[Run]]:
+    """Return the runs of each setting that has one of every seed, in the order of seeds."""
+    by_setting: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        if not run.pruned:
+            by_setting.setdefault(json.dumps(run.settings, sort_keys=True), {})[run.seed] = run
+    return [[group[seed] for seed in seeds] for group in by_setting.values() if set(seeds) <= set(group)]
+
+
+def chosen_recipe(group: Sequence[Run], base: LoraRecipe) -> LoraRecipe:
+    """Return the recipe to retrain on all rows: the setting, ended after the median epoch that its seeds chose."""
+    recipe = recipe_of(group[0].settings, base)
+    epochs = sorted(run.best.epoch for run in group)
+    return dataclasses.replace(recipe, stop_after=epochs[len(epochs) // 2])
+
+
+def name_of(group: Sequence[Run]) -> str:
+    return describe(group[0].settings)
