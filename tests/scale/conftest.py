@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     assert shutil.which("java"), "Spark needs Java 17: apt-get install openjdk-17-jre-headless"
     from pyspark.sql import SparkSession
 
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers are the first python3 on the path
     scratch = tmp_path_factory.mktemp("spark")
     session = (
         SparkSession.builder.master("local[2,60]")  # two workers; a task may fail 60 times before the job does
