@@ -48,7 +48,7 @@ test-fast: $(VENV)/.ready ## tests without real models and fresh environments
 test-scale: $(SCALE_VENV)/.ready ## Ray with two workers and Spark local[2], workers killed at random; needs Java 17
 	$(SCALE_BIN)/python -m pytest tests/scale -m scale
 
-prove-archives: $(VENV)/.ready ## every failing operation, death, power cut and SIGKILL while an archive is scored; half an hour
+prove-archives: $(VENV)/.ready ## failing operations, deaths, power cuts, kills while archives are scored
 	$(BIN)/python -m pytest tests/archive -m "proof or not proof"
 
 check: $(VENV)/.ready ## formatting, lint, types

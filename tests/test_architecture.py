@@ -23,7 +23,7 @@ SIBLINGS = {
 RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 # What works without, and says so: Parquet, pictures and integrations name their extra, a progress bar is left out.
 RUNTIME_OPTIONS = {
-    "archive/formats/parquet.py": {"pyarrow"},
+    "archive/formats/parquet.py": {"pyarrow"},  # archive/compression.py also takes a zstd package, by name
     "heatmap.py": {"matplotlib"},
     "share_plot.py": {"matplotlib"},
     "cli/score.py": {"tqdm"},
@@ -42,7 +42,7 @@ RUNTIME_OPTIONS = {
     "serve/page.py": {"starlette"},
     "serve/server.py": {"uvicorn"},
     "serve/telling.py": {"prometheus_client"},
-}  # archive/compression.py also takes a zstd package, by name
+}
 INTEGRATIONS_USERS = ("cli/hub.py", "cli/score.py")
 FLOORS = (
     {"cli", "__main__"},

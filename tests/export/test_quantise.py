@@ -183,7 +183,9 @@ def test_manifest_says_how_far_int8_is_from_the_golden_logits(int8_bundle):
     assert manifest.parity["int8"]["alone_or_in_batch"] == "bit-identical (200 texts)"
 
 
-@pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES[:2])
+@pytest.mark.parametrize(
+    ("recipe", "architecture"), [("ridge", "bert"), pytest.param("lora", "bert", marks=pytest.mark.slow)]
+)
 def test_where_fixed_scales_miss_the_gate_a_scale_per_token_must_meet_it(
     train_model, many_texts, tmp_path, monkeypatch, recipe, architecture
 ):
@@ -245,3 +247,14 @@ def test_notes_that_are_no_text_are_refused_before_anything_is_computed(tmp_path
     with pytest.raises(InputError, match=message):
         _notes(str(path))
     assert main(["export", str(tmp_path / "nowhere"), "--notes", str(path)]) == 4
+
+
+def test_processors_without_vnni_are_asked_for_exact_products_which_elsewhere_are_the_same_bits(
+    int8_only, many_texts, monkeypatch
+):
+    here = Classifier.load(int8_only, device="cpu").score(many_texts[:20]).logits
+    monkeypatch.setattr("edgewren.session.int8_may_saturate", lambda: True)
+    exact = Classifier.load(int8_only, device="cpu")
+    options = exact._session._session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    assert (exact.score(many_texts[:20]).logits == here).all()

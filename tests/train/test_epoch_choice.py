@@ -69,6 +69,7 @@ def test_chosen_epochs_are_trained_on_all_rows_and_said(csv_file, encoder_folder
     assert "== validation part of 2 seeds (chose the epochs: a little optimistic)" in text
 
 
+@pytest.mark.slow
 def test_without_refit_the_best_epoch_of_the_training_part_is_kept(csv_file, encoder_folder, tmp_path):
     out = tmp_path / "m"
     assert train(csv_file, encoder_folder("bert"), out, "--validation", "0.2", "--no-refit") == 0
@@ -106,6 +107,7 @@ def test_best_weights_are_those_that_gave_the_best_score(base):
     assert fitted.steps == len(watch.scores) * 3
 
 
+@pytest.mark.slow
 def test_a_training_in_fp32_after_one_in_bf16_is_in_fp32(base, monkeypatch):
     """transformers leaves bf16 behind in the environment, and takes it from there."""
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
@@ -144,6 +146,7 @@ def test_balanced_weights_make_rare_classes_count_as_much():
     assert lora._weighted_loss([0, 1], 2, "none") is None
 
 
+@pytest.mark.slow
 def test_balanced_weights_find_the_rare_class(base):
     """10 % angry: unweighted training answers calm to nearly everything."""
     few = [index for index, label in enumerate(LABELS) if label == "angry"][:3]

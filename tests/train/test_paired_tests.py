@@ -61,7 +61,7 @@ def test_the_corrected_test_keeps_its_level_where_the_plain_one_does_not():
     """5 x 5-fold cross-validation of two equal classifiers: scores of a repeat share their rows' luck."""
     draw = np.random.default_rng(0)
     wrongly = {0.0: 0, 0.25: 0}
-    for _ in range(400):
+    for _ in range(200):
         easy = draw.normal(size=(2, 250))  # which rows suit which of the two
         scores = []
         for model in easy:
@@ -69,8 +69,8 @@ def test_the_corrected_test_keeps_its_level_where_the_plain_one_does_not():
             scores.append([float((model[part] > 0).mean()) for repeat in rows for part in repeat])
         for ratio in wrongly:
             wrongly[ratio] += paired_test(*scores, held_out_per_trained=ratio).p < 0.05
-    assert wrongly[0.25] <= 0.09 * 400
-    assert wrongly[0.0] > 0.25 * 400
+    assert wrongly[0.25] <= 0.09 * 200
+    assert wrongly[0.0] > 0.25 * 200
 
 
 def test_holm_is_that_of_r():

@@ -91,6 +91,7 @@ def test_an_interrupted_sweep_goes_on_and_loses_one_training_at_most(plan, tmp_p
     assert len(sweep.complete(runs, plan.seeds)) == 4
 
 
+@pytest.mark.slow
 def test_ranges_are_searched_as_often_as_asked_and_worse_settings_given_up(encoder_folder, tmp_path):
     axes = (parse_axis("learning_rate", "1e-6:1e-1"), parse_axis("rank", "2:4"))
     plan = SweepPlan(
@@ -103,6 +104,7 @@ def test_ranges_are_searched_as_often_as_asked_and_worse_settings_given_up(encod
     assert "sweep.png" in sweep_files.write(found, runs, plan, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_pruned_settings_end_early_and_are_not_in_the_table(plan, tmp_path, monkeypatch):
     import optuna
 
@@ -153,6 +155,7 @@ def command(csv_file, encoder, out, *options):
             *usual, *map(str, options)]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_command_writes_table_heat_map_and_what_train_reads(csv_file, encoder_folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(command(csv_file, encoder_folder("bert"), out, "--retrain", tmp_path / "model")) == 0

@@ -79,12 +79,21 @@ def names(candidates: Sequence[Candidate]) -> list[str]:
     short = {encoder: Path(encoder.rstrip("/")).name for encoder in encoders}
     if len(set(short.values())) < len(encoders):
         short = {encoder: encoder for encoder in encoders}
+    recipes = [candidate.lora for candidate in candidates if candidate.lora is not None]
+    differing = [
+        field.name
+        for field in dataclasses.fields(LoraRecipe)
+        if len({getattr(recipe, field.name) for recipe in recipes}) > 1
+    ]
     out = []
     for candidate in candidates:
-        parts = [short[candidate.encoder]] if len(encoders) > 1 or not varying else []
+        parts = [short[candidate.encoder]] if len(encoders) > 1 or not (varying or differing) else []
         parts += [
             str(getattr(candidate, name)) if name == "recipe" else f"{name} {getattr(candidate, name)}"
             for name in varying
+            if name != "alphas" or candidate.recipe == "ridge"
         ]
+        if candidate.lora is not None:
+            parts += [f"{name.replace('_', ' ')} {getattr(candidate.lora, name)}" for name in differing]
         out.append(", ".join(parts))
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--from-sweep",
         metavar="DIR",
-        help="train lora with the best settings of this sweep instead of the default ones",
+        help="also train lora with the best settings of this sweep, beside the default ones",
     )
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="parts of a cross-validation (default: 5)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="cross-validations (default: 5)")
@@ -75,18 +76,17 @@ def _run(args: argparse.Namespace) -> int:
     unknown = sorted(set(normalisers) - set(NORMALISERS))
     if unknown:
         raise UsageError(f"--normalisers names {unknown[0]!r}, expected some of: {', '.join(NORMALISERS)}.")
+    recipes = [LoraRecipe(epochs=args.epochs, seed=args.seed)]
     if args.from_sweep:
         from edgewren_train.sweep_files import read_choice
 
-        recipe = read_choice(Path(args.from_sweep)).recipe
-    else:
-        recipe = LoraRecipe(epochs=args.epochs, seed=args.seed)
+        recipes.append(dataclasses.replace(read_choice(Path(args.from_sweep)).recipe, seed=args.seed))
     encoders = _listed(args.encoders)
     candidates = []
     for kind in _listed(args.recipe):
         # Normaliser and encoder concern both recipes, alphas only one.
         axes: dict[str, list[Any]] = {"encoder": encoders, "recipe": [kind], "normaliser": normalisers}
-        axes.update({"lora": [recipe]} if kind == "lora" else {"alphas": _listed(args.alphas)})
+        axes.update({"lora": recipes} if kind == "lora" else {"alphas": _listed(args.alphas)})
         candidates += combine(axes)
     data = commands.read(args, others=[args.group_column] if args.group_column else [])
     output = Path(args.output or f"{commands.stem(args.train)}-compare")

@@ -96,6 +96,11 @@ class Place:
     sha256: str = hashlib.sha256().hexdigest()
     finished: tuple[Finished, ...] = field(default=())
 
+    @property
+    def bytes_behind(self) -> int:
+        """Bytes of all inputs that were read on the way here."""
+        return sum(done.bytes for done in self.finished) + (self.bytes_read if self.position else 0)
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON knows."""
         return asdict(self)
@@ -158,11 +163,6 @@ class Inputs:
             {"path": source, "format": made, "bytes": self._sizes[source][0], "changed_ns": self._sizes[source][1]}
             for source, made in zip(self.sources, self.formats, strict=True)
         ]
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read so far, as they lie on disk."""
-        return sum(item.bytes for item in self._finished) + (self._table.bytes_read if self._table else 0)
 
     @property
     def place(self) -> Place:

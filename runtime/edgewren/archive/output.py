@@ -14,42 +14,23 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgewren.archive import journal
+from edgewren.archive.appended import NOTHING, Appended
 from edgewren.archive.compression import Compression, unpack
-from edgewren.archive.disk import Disk, File
+from edgewren.archive.direct import State
+from edgewren.archive.disk import Disk
 from edgewren.archive.journal import Journal
 from edgewren.archive.table import Encoder
-from edgewren.archive.whole_file import Sink
 from edgewren.errors import EdgewrenError, InvariantError, OutputError, ResumeError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
 SEALED_SUFFIX = ".sealed.partial"
 REJECTS_SUFFIX = ".rejects.jsonl"
 REPORT_SUFFIX = ".report.json"
-
-State = dict[str, Any]
-"""What the run has to know to go on, as JSON knows it."""
-
-
-class Output(Protocol):
-    """Where windows go."""
-
-    def commit(self, data: bytes, rejects: bytes, state: State) -> None:
-        """Take a window's bytes, and how the run stands behind it. Raises OutputError."""
-
-    def finish(self, rows: int, report: Callable[[State], State]) -> State:
-        """Make everything final; return the report with what is known about the output. Raises OutputError."""
-
-    def close(self) -> None:
-        """Leave everything as it is, to go on another time."""
-
-    def discard(self) -> None:
-        """Remove what was written."""
 
 
 def side_files(output: str | Path) -> list[Path]:
@@ -58,90 +39,6 @@ def side_files(output: str | Path) -> list[Path]:
     suffixes = ("", PARTIAL_SUFFIX, SEALED_SUFFIX, journal.SUFFIX, journal.SUFFIX + ".new", REPORT_SUFFIX)
     rejects = (REJECTS_SUFFIX, REJECTS_SUFFIX + PARTIAL_SUFFIX, REPORT_SUFFIX + PARTIAL_SUFFIX)
     return [path.with_name(path.name + suffix) for suffix in (*suffixes, *rejects)]
-
-
-def is_direct(output: str | Path) -> bool:
-    """Return whether a name stands for a device or a pipe, which is written to directly: nothing can be replaced."""
-    path = Path(output)
-    return path.exists() and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
-
-
-class DirectOutput:
-    """Standard output, a device or a pipe: windows go there as they come, and nothing can be taken back."""
-
-    def __init__(self, sink: Sink, packed: Compression | None) -> None:
-        self._sink = sink
-        self._packed = packed
-
-    def commit(self, data: bytes, rejects: bytes, state: State) -> None:
-        del rejects, state
-        self._sink.write(self._packed.pack(data) if self._packed else data)
-        self._sink.flush()
-
-    def finish(self, rows: int, report: Callable[[State], State]) -> State:
-        del rows
-        self._sink.finish()
-        return report({})
-
-    def close(self) -> None:
-        self._sink.discard()
-
-    def discard(self) -> None:
-        self._sink.discard()
-
-
-class _Appended:
-    """A file that grows by committed pieces, with the hash of all of them."""
-
-    def __init__(self, disk: Disk, path: Path, committed: Mapping[str, Any]) -> None:
-        self.path = path
-        self._disk = disk
-        self._digest = hashlib.sha256()
-        self.bytes = 0
-        self._file: File | None = None
-        self._open_at(committed)
-
-    @property
-    def committed(self) -> State:
-        return {"bytes": self.bytes, "sha256": self._digest.hexdigest()}
-
-    def append(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._file is None:
-            new = self._disk.size(self.path) is None
-            self._file = self._disk.open(self.path)
-            self._disk.truncate(self._file, self.bytes)
-            if new:
-                self._disk.sync_folder(self.path.parent)
-        self._disk.write(self._file, data)
-        self._disk.fsync(self._file)
-        self._digest.update(data)
-        self.bytes += len(data)
-
-    def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            self._disk.close(file)
-
-    def _open_at(self, committed: Mapping[str, Any]) -> None:
-        size: int = committed["bytes"]
-        left = size
-        if size and self._disk.size(self.path) is not None:
-            for chunk in self._disk.chunks(self.path):
-                piece = chunk[:left]
-                self._digest.update(piece)
-                left -= len(piece)
-                if not left:
-                    break
-        if left or (size and self._digest.hexdigest() != committed["sha256"]):
-            raise ResumeError(
-                f"{self.path} is not what the journal says was written ({size:,} bytes). Start over with --force."
-            )
-        self.bytes = size
-
-
-NOTHING: State = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
 
 
 class JournaledOutput:
@@ -174,8 +71,8 @@ class JournaledOutput:
         self._disk = disk
         self._force = force
         self._resume = resume
-        self._partial: _Appended | None = None
-        self._rejects: _Appended | None = None
+        self._partial: Appended | None = None
+        self._rejects: Appended | None = None
         self._encoder: Encoder | None = None
         self._packed: Compression | None = None
         self.state: State | None = None
@@ -236,8 +133,8 @@ class JournaledOutput:
             _check_same(self._header["fingerprint"], fingerprint, self.name)
         state = self.state or {}
         with self._reported():
-            self._partial = _Appended(self._disk, self._beside(PARTIAL_SUFFIX), state.get("output", NOTHING))
-            self._rejects = _Appended(
+            self._partial = Appended(self._disk, self._beside(PARTIAL_SUFFIX), state.get("output", NOTHING))
+            self._rejects = Appended(
                 self._disk, self._beside(REJECTS_SUFFIX + PARTIAL_SUFFIX), state.get("rejects", NOTHING)
             )
             self._journal.restart({"fingerprint": fingerprint, "resumable": resumable}, self.state)
@@ -306,7 +203,7 @@ class JournaledOutput:
             return None
         return report if same else None
 
-    def _parts(self) -> tuple[_Appended, _Appended]:
+    def _parts(self) -> tuple[Appended, Appended]:
         if self._partial is None or self._rejects is None:
             raise InvariantError("The output was written to before it was begun. Please report this.")
         return self._partial, self._rejects
@@ -318,7 +215,7 @@ class JournaledOutput:
         self._disk.close(file)
         self._disk.sync_folder(path.parent)
 
-    def _sealed(self, partial: _Appended) -> tuple[Path, State]:
+    def _sealed(self, partial: Appended) -> tuple[Path, State]:
         """Return the file that is to take the final name, and its size and hash."""
         if self._encoder is None or not self._encoder.seals:
             return partial.path, partial.committed

@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewren.archive import compression
 from edgewren.archive.compression import Compression
+from edgewren.archive.direct import DirectOutput, Output, State, is_direct
 from edgewren.archive.disk import Disk
-from edgewren.archive.formats import all_formats
 from edgewren.archive.inputs import Inputs, Place, expand
 from edgewren.archive.lines import STDIN
-from edgewren.archive.output import DirectOutput, JournaledOutput, Output, State, is_direct, side_files
-from edgewren.archive.readers import format_of, json_text
+from edgewren.archive.output import JournaledOutput, side_files
 from edgewren.archive.report import Report, Tally, model_facts, versions
 from edgewren.archive.results import Part, Result, Window, added_names, results
-from edgewren.archive.rows import Row
+from edgewren.archive.rows import Row, json_text
 from edgewren.archive.table import Encoder
 from edgewren.archive.whole_file import StandardOutput, WholeFile
+from edgewren.archive.writers import choose_output, make_encoder
 from edgewren.classifier import WINDOW_ROWS, Classifier, Scores
 from edgewren.errors import InputError, UsageError
 
@@ -92,7 +91,7 @@ def score_archive(
         force: whether an existing output or an unfinished run may be replaced.
         resume: whether to go on with an unfinished run; where there is none, one begins.
         window: rows read, scored and committed together.
-        progress: called after each window with rows written and input bytes read so far.
+        progress: called after each window with rows written so far, and the input bytes that they took.
         disk: the file system that is written to.
 
     Raises:
@@ -129,7 +128,7 @@ def score_archive(
         stack.callback(inputs.close)
         run = _Run(classifier, inputs, progress)
         try:
-            chosen, packed = _output_format(output, output_format, inputs.formats[0])
+            chosen, packed = choose_output(output, output_format, inputs.formats[0])
             options = Options(
                 text_column,
                 format,
@@ -141,7 +140,7 @@ def score_archive(
                 excel_safe,
                 window,
             )
-            encoder = _encoder(chosen, inputs, added, excel_safe=excel_safe)
+            encoder = make_encoder(chosen, inputs.first, added, excel_safe=excel_safe)
             run.prepare(options, encoder, packed)
         except BaseException:
             if target is not None:
@@ -176,41 +175,6 @@ def score_archive(
 def _may_pass(error: BaseException) -> bool:
     """Return whether an input could not be read for now, as from a network drive that went away."""
     return isinstance(error.__cause__, OSError)
-
-
-def _output_format(
-    output: str | Path | None, requested: str | None, input_format: str
-) -> tuple[str, Compression | None]:
-    """Return the format to write, as requested, else by OUT's suffix, else the input's; and how it is packed."""
-    formats = all_formats()
-    named = output is not None and str(output) != STDIN
-    by_name = format_of(output) if named and output is not None else None
-    chosen = requested or by_name or formats[input_format].written_as or input_format
-    if requested is None and by_name is None and formats[chosen].encoder is not None and not named:
-        chosen = "jsonl" if not formats[chosen].packable else chosen  # Parquet has no place on standard output
-    if chosen not in formats or formats[chosen].encoder is None:
-        possible = ", ".join(name for name, made in formats.items() if made.encoder is not None)
-        raise UsageError(f"Cannot write format {chosen!r}. Expected {possible}, by name or --output-format.")
-    packed = compression.by_name(str(output)) if named else None
-    if not formats[chosen].packable and (packed is not None or not named):
-        raise UsageError(
-            f"{chosen} cannot be written {'packed' if named else 'to standard output'}. Name a file that ends in "
-            f"{formats[chosen].suffixes[0]}."
-        )
-    if packed is not None:
-        packed.pack(b"")  # a missing package shows now
-    return chosen, packed
-
-
-def _encoder(name: str, inputs: Inputs, added: Sequence[str], *, excel_safe: bool) -> Encoder:
-    make = all_formats()[name].encoder
-    if make is None:
-        raise UsageError(f"Cannot write format {name!r}.")
-    encoder = make(inputs.first, added)
-    if excel_safe and not encoder.spreadsheets:
-        raise UsageError(f"--excel-safe is for CSV and TSV, but the output is {name}. Leave it out.")
-    encoder.excel_safe = excel_safe
-    return encoder
 
 
 class _Run:
@@ -262,7 +226,7 @@ class _Run:
                 tally.seconds = before + time.perf_counter() - started
                 self._commit(output, data, result, window.place)
                 if self._progress is not None:
-                    self._progress(tally.rows, self._inputs.bytes_read)
+                    self._progress(tally.rows, window.place.bytes_behind)
         if not self._begun:  # no rows: a header all the same
             self._commit(output, [self._encoder.header()], Result(), self._inputs.place)
         tally.seconds = before + time.perf_counter() - started

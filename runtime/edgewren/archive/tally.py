@@ -11,7 +11,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
-from edgewren.archive.labelled import check_column
+from edgewren.archive.inputs import check_column
 from edgewren.archive.periods import Period, period_of
 from edgewren.archive.readers import Row, cell_text, open_table
 from edgewren.errors import InputError

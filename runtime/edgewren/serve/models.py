@@ -53,7 +53,7 @@ def load_models(
 
     Args:
         bundles: at least one.
-        device, threads, variant: as for `Classifier.load`; `threads` is divided among nobody: each model gets all.
+        device, threads, variant: as for `Classifier.load`; each model has `threads` workers.
         queue_ms: as many tokens may wait as this machine computes in this time.
 
     Raises:
@@ -100,11 +100,9 @@ def _named(spec: str) -> tuple[str, str]:
 
 
 def _load(name: str, path: str, *, device: str, threads: int | None, variant: str | None, queue_ms: float) -> Served:
-    whole = Classifier.load(path, device=device, threads=threads, variant=variant)
-    workers = whole.threads
-    # One worker thread per core, each computing alone: no batch has to wait for another one's end.
-    classifier = whole if workers == 1 else Classifier.load(path, device=whole.device, threads=1, variant=whole.variant)
-    rate = workers * _tokens_per_s(classifier)
+    classifier = Classifier.load(path, device=device, threads=threads, variant=variant)
+    workers = classifier.threads
+    rate = _tokens_per_s(classifier)
     capacity = max(_LEAST_CAPACITY_TOKENS, int(rate * queue_ms / 1000))
     queue = WorkQueue(
         classifier.score,
@@ -119,7 +117,7 @@ def _load(name: str, path: str, *, device: str, threads: int | None, variant: st
 
 
 def _tokens_per_s(classifier: Classifier) -> float:
-    """Measure one worker's speed on the golden texts, which warms the session too; the second of two rounds counts."""
+    """Measure all workers on the golden texts, which warms the session; the second of two rounds counts."""
     try:
         texts = golden_texts(classifier.bundle.path)
     except BundleError:
