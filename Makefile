@@ -19,8 +19,10 @@ export ORT_DISABLE_TELEMETRY = 1
 
 .PHONY: demo demo-train artifacts test test-fast test-scale prove-archives check format bench bench-rivals fuzz-bundles bench-load clean
 
-demo: $(CPU_VENV)/.ready ## score a shipped file with a default bundle; needs no more than edgewren[cpu]
+demo: $(CPU_VENV)/.ready ## score a shipped file with the default inside the wheel and with a larger bundle; needs no more than edgewren[cpu]
 	@rm -rf $(DEMO) && mkdir $(DEMO)
+	$(CPU_BIN)/edgewren score examples/town_posts_new.csv --output $(DEMO)/scored_by_the_default.csv
+	@$(CPU_BIN)/python examples/show_scored.py $(DEMO)/scored_by_the_default.csv
 	@if [ -d $(BUNDLES)/media-bias-ridge ]; then \
 	  set -x; $(CPU_BIN)/edgewren score examples/town_posts_new.csv --model $(BUNDLES)/media-bias-ridge --output $(DEMO)/scored.csv; \
 	  { set +x; } 2>/dev/null; $(CPU_BIN)/python examples/show_scored.py $(DEMO)/scored.csv; \
@@ -34,7 +36,7 @@ demo-train: $(VENV)/.ready ## train on the sample posts, export, score a second 
 	@$(BIN)/python examples/show_scored.py $(DEMO)/scored.csv
 
 artifacts: $(VENV)/.ready ## train and export the default bundles from DATA; see artifacts/README.md
-	$(BIN)/edgewren train ridge $(TRAINED_ON) --output build/media-bias-ridge --force
+	$(BIN)/edgewren train ridge $(TRAINED_ON) --exits auto --output build/media-bias-ridge --force
 	$(BIN)/edgewren export build/media-bias-ridge --precision int8 --notes artifacts/notes-ridge.md --output $(BUNDLES)/media-bias-ridge --force
 	$(BIN)/edgewren train lora $(TRAINED_ON) --output build/media-bias-lora --force
 	$(BIN)/edgewren export build/media-bias-lora --precision int8 --notes artifacts/notes-lora.md --output $(BUNDLES)/media-bias-lora --force

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from edgewren.bundle import Manifest
+from edgewren_export.metadata import front_matter
 from edgewren_export.parity import table
 
 _RECIPES = {
     "ridge": "ridge classifier on standardised sentence embeddings, folded into one affine map",
     "lora": "LoRA fine-tune of the encoder (adapters merged) with a classification head",
     "static": "one number per word piece and label, averaged: a ridge classifier on mean word vectors, folded",
+    "ensemble": "mean of the calibrated logits of several models",
 }
 
 
@@ -21,12 +23,7 @@ def model_card(manifest: Manifest, name: str, notes: str | None = None) -> str:
     data = training.get("data", {})
     rows_per_label = ", ".join(f"{label} {count:,}" for label, count in training.get("rows_per_label", {}).items())
     return f"""---
-library_name: edgewren
-pipeline_tag: text-classification
-tags:
-- onnx
-- text-classification
-- edgewren
+{front_matter(manifest, name)}
 ---
 
 # {name}
@@ -55,6 +52,10 @@ reads Hugging Face's file names.
 Each figure with its 95 % bootstrap interval.
 
 {_evaluation(manifest.evaluation)}
+{_ensemble(training.get("ensemble"))}
+## Calibration
+
+{_calibration(training.get("calibration"), manifest)}
 
 ## Parity of the export
 
@@ -67,7 +68,7 @@ Each figure with its 95 % bootstrap interval.
 - Scores say how the labels were given in the training data, nothing about the persons who wrote the texts.
 - Texts of another time, language, platform or topic than the training data are outside what was measured.
 - Tokens beyond {manifest.max_length} are cut; `edgewren score` marks such rows `truncated`.
-- Scores are {_calibration(manifest.temperature)}.
+- {_trust(manifest)}
 
 {_from_the_publisher(notes)}
 """
@@ -81,12 +82,70 @@ def _from_the_publisher(notes: str | None) -> str:
     return f"## From the publisher\n\n{notes.strip()}"
 
 
-def _calibration(temperature: float) -> str:
-    return "not calibrated" if temperature == 1.0 else f"calibrated with temperature {temperature:g}"
+def _trust(manifest: Manifest) -> str:
+    if manifest.temperature == 1.0:
+        return "Scores are not calibrated: read them as a ranking, not as probabilities."
+    return (
+        f"Scores are calibrated (temperature {manifest.temperature:.4g}) on texts like the training data; elsewhere "
+        "they may be too sure."
+    )
+
+
+def _calibration(account: Any, manifest: Manifest) -> str:
+    """Return what the temperature does to scores, and what leaving out unsure texts brings."""
+    if not account:
+        return "None: no rows were held out for it, or it was switched off."
+    how = (
+        f"Logits are multiplied by {account['temperature']:.4g}, fitted on {account['rows']:,} held-out rows "
+        f"({account['on']}); each row is judged with a factor that other rows gave. No label changes "
+        f"({account['labels_changed']} of {account['rows']:,})."
+    )
+    lines = [how, "", "| | before | after | difference |", "|---|---|---|---|"]
+    for key, title in (("ece", "ECE (15 bins)"), ("log_loss", "log loss"), ("brier", "Brier score")):
+        cells = [_interval(account[when][key]) for when in ("before", "after", "difference")]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    for precision, check in manifest.parity.get("calibration", {}).items():
+        rounded = (
+            f"With {precision}'s rounding added to the held-out logits: ECE {check['ece']:.3f} (fp32 "
+            f"{check['ece_fp32']:.3f}), log loss {check['log_loss']:.4f} ({check['log_loss_fp32']:.4f}); the best "
+            f"temperature would be {check['refitted']:.3f} times the one built in."
+        )
+        lines += ["", rounded]
+    lines += [
+        "",
+        "Leaving out what the model is unsure of (`edgewren score --abstain-below P`), on the same rows:",
+        "",
+        "| P | texts kept | right among them |",
+        "|---|---|---|",
+    ]
+    for band in account["coverage"]:
+        if round(100 * band["threshold"]) % 10 == 0 or (
+            band["threshold"] > 0.9 and round(100 * band["threshold"]) == 95
+        ):
+            named = f"{band['threshold']:.2f}" if band["threshold"] else "none"
+            lines.append(f"| {named} | {band['coverage']:.1%} | {_interval(band['accuracy'])} |")
+    return "\n".join(lines)
+
+
+def _ensemble(verdict: Any) -> str:
+    if not verdict:
+        return ""
+    gain = verdict["comparison"]
+    members = ", ".join(
+        f"{name} {_interval(figures)}"
+        for name, figures in zip(verdict["members"], verdict["balanced_accuracy"], strict=False)
+    )
+    return (
+        f"\nMembers alone, balanced accuracy out of fold: {members}. The ensemble minus the best "
+        f"({verdict['best_member']}), paired: {_interval(gain['balanced_accuracy'])}, p = "
+        f"{gain['p_balanced_accuracy']:.3f}{'' if verdict['wins'] else ': no proven gain, built on demand'}.\n"
+    )
 
 
 def _settings(training: Any) -> str:
     shown = ("alpha", "rank", "dropout", "target_modules", "epochs", "learning_rate", "batch_size", "precision")
+    if "members" in training:
+        return "; ".join(f"{member['kind']}: {_settings(member['training'])}" for member in training["members"])
     return ", ".join(f"{name} {training[name]}" for name in shown if name in training)
 
 

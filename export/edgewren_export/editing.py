@@ -93,6 +93,15 @@ class EditableGraph:
         node.output[0], node.name = name, f"{name}_node"
         self._producers[name] = node
 
+    def cut(self, name: str) -> None:
+        """Take a tensor's producer away: it is an input now."""
+        self._producers.pop(name, None)
+
+    def extend_outputs(self, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        """Return the edited model with further outputs. The graph must not be used after it."""
+        self._model.graph.output.extend(outputs)
+        return self.finish()
+
     def declare(self, name: str, shape: Sequence[str | int | None]) -> None:
         """State a float32 tensor's shape where onnxruntime infers a wrong one."""
         from onnx import TensorProto, helper

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgewren import batching
 from edgewren.errors import BundleError
+from edgewren_export.ensemble import EnsembleGraph, share_equal_weights
 from edgewren_export.fold import fold, load_head
 from edgewren_export.trained_model import TrainedModel
 
@@ -55,13 +56,15 @@ class _RidgeGraph(torch.nn.Module):
 
 
 class _LoraGraph(torch.nn.Module):
-    def __init__(self, classifier: Any) -> None:
+    def __init__(self, classifier: Any, temperature: float) -> None:
         super().__init__()
         self.classifier = classifier
+        self.temperature = temperature
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         # Keywords only: MPNet's third positional argument is position_ids.
-        return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits
+        logits = self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits if self.temperature == 1.0 else logits * self.temperature
 
 
 def load_sentence_encoder(model: TrainedModel) -> SentenceEncoder:
@@ -99,11 +102,13 @@ def load_classifier(model: TrainedModel) -> Any:
 
 
 def load(model: TrainedModel) -> Any:
-    """Load what a trained model of either kind holds, in evaluation mode.
+    """Load what a trained model of any kind holds, in evaluation mode; of an ensemble, a list with each member's.
 
     Raises:
         BundleError: its files are damaged.
     """
+    if model.kind == "ensemble":
+        return [load(member) for member in model.members]
     return load_sentence_encoder(model) if model.kind == "ridge" else load_classifier(model)
 
 
@@ -121,10 +126,13 @@ def _reporting_damage(folder: Path) -> Iterator[None]:
 
 def scoring_module(model: TrainedModel, loaded: Any) -> torch.nn.Module:
     """Return the module (input_ids, attention_mask) -> logits for what `load` returned."""
+    if model.kind == "ensemble":
+        members = [scoring_module(member, part) for member, part in zip(model.members, loaded, strict=True)]
+        return EnsembleGraph(members, model.temperature).eval()
     if model.kind == "ridge":
         weight, bias = fold(load_head(model.folder / "head.safetensors"), temperature=model.temperature)
         return _RidgeGraph(loaded, weight, bias).eval()
-    return _LoraGraph(loaded).eval()
+    return _LoraGraph(loaded, model.temperature).eval()
 
 
 def run_torch(module: torch.nn.Module, ids: list[list[int]]) -> NDArray[np.float32]:
@@ -174,6 +182,7 @@ def to_onnx(module: torch.nn.Module, labels: int) -> onnx.ModelProto:
             raise BundleError(f"torch cannot export this architecture to ONNX: {reason}") from error
     model = onnx.load_from_string(target.getvalue())
     _strip_provenance(model)
+    share_equal_weights(model)
     isolate_rows(model)
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = labels
     model.producer_name = "edgewren"

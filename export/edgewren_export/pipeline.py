@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 import edgewren
 from edgewren import batching
-from edgewren.bundle import MANIFEST, Bundle, File, Manifest, Variant, check_content
+from edgewren.bundle import MANIFEST, Bundle, File, Manifest, StageFile, Variant, check_content
 from edgewren.device import granted_cores
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
 from edgewren.session import ModelSession
-from edgewren_export import fold, graph, parity, static
+from edgewren_export import exits, fold, graph, parity, static
 from edgewren_export.calibration import vocabulary_rows
 from edgewren_export.card import model_card
 from edgewren_export.cuda import half_for_cuda
@@ -32,6 +32,7 @@ from edgewren_export.first_token import first_token_only
 from edgewren_export.golden import golden_texts
 from edgewren_export.optimise import operators, optimise
 from edgewren_export.quantise import calibrate, quantise
+from edgewren_export.temperature import check_temperature, held_out_rows
 from edgewren_export.trained_model import TOKENIZER_FILES, TrainedModel, read_trained_model
 
 if TYPE_CHECKING:
@@ -104,12 +105,14 @@ def export(
         return _export_static(model, target, ids, precisions, report, notes, say)
     loaded = graph.load(model)
     module = graph.scoring_module(model, loaded)
-    reference = _reference_logits(model, loaded, module, ids, report)
+    reference = _reference_logits(model, loaded, ids, report)
     exported = graph.to_onnx(module, len(model.labels))
     exported_logits = _session_logits(exported.SerializeToString(), ids)
-    origin = "scikit-learn" if model.kind == "ridge" else "torch"
+    origin = {"ridge": "scikit-learn", "lora": "torch"}.get(model.kind, "members")
     stages = [parity.compare(f"{origin} -> onnx fp32", reference, exported_logits)]
-    optimised, _ = first_token_only(optimise(exported))
+    exit_heads = exits.read_exits(model)
+    # A last layer for the first token alone could not be told from the others when exits are attached.
+    optimised = optimise(exported) if exit_heads else first_token_only(optimise(exported))[0]
     onnx_bytes = optimised.SerializeToString()
     session = ModelSession(onnx_bytes)
     optimised_logits = _run(session, ids)
@@ -126,6 +129,11 @@ def export(
     if "LayerNormalization" not in report["operators"]:
         say("note: onnxruntime fuses nothing in this architecture; it runs unfused, and slower")
 
+    if exit_heads:
+        attached = exits.attach(model, exit_heads, optimised)
+        proved = exits.prove_heads(model, loaded, exit_heads, attached, ids)
+        report["stages"] += [stage.as_dict() for stage in proved]
+        say(f"exits: {len(proved)} heads, largest difference {max(stage.max_difference for stage in proved):.1e}")
     golden = golden_texts(model.max_length)
     golden_ids = model.tokenizer.encode(golden).ids
     golden_logits = _run(session, golden_ids)
@@ -141,6 +149,27 @@ def export(
             optimised, ids, calibration, optimised_logits, model.labels, truth, report, say
         )
         differences["int8"] = golden_difference(built)
+        held_out = held_out_rows(model, _gate_step(model)) if texts is None else None
+        if held_out is not None:
+            checked = check_temperature("int8", held_out, optimised_logits, _run(built, ids))
+            report["calibration"] = {"int8": checked.as_dict()}
+            say(f"calibration on int8's logits: {checked.as_text()}")
+    staged: dict[str, exits.StagedVariant] = {}
+    if exit_heads:
+        whole = {"fp32": (attached, optimised_logits)} if "fp32" in precisions else {}
+        if "int8" in precisions:
+            import onnx
+
+            int8 = exits.attach(model, exit_heads, onnx.load_from_string(variants[_INT8_FILE]), like=optimised)
+            whole["int8"] = (int8, _run(built, ids))
+        for precision, (with_exits, logits) in whole.items():
+            name = f"{precision}_exit"
+            staged[name] = exits.staged(with_exits, exit_heads)
+            report.setdefault("exits", {})[name] = exits.prove(
+                name, staged[name], ids, logits, model.training["exits"]["allowed"]
+            )
+            differences[name] = _golden_difference_of_exits(staged[name], golden_ids, golden_logits)
+            say(_exit_line(name, report["exits"][name]))
     if "fp16" in precisions:
         variants[_FP16_FILE], built = _fp16(optimised, ids, optimised_logits, report, say)
         differences["fp16"] = max(golden_difference(built), parity.HALF_TOLERANCE)  # CUDA's kernels round elsewhere
@@ -151,7 +180,7 @@ def export(
         "config.json": _config(model, loaded),
         "golden.jsonl": _golden_lines(golden, golden_logits),
     }
-    return _finish(model, target, files, variants, report, notes)
+    return _finish(model, target, files, variants, report, notes, staged)
 
 
 def _finish(
@@ -161,10 +190,20 @@ def _finish(
     variants: dict[str, bytes],
     report: dict[str, Any],
     notes: str | None,
+    staged: Mapping[str, exits.StagedVariant] | None = None,
 ) -> Export:
-    manifest = _manifest(model, files, variants, report)
+    described: dict[str, Variant] = {}
+    for name, variant in (staged or {}).items():
+        parts = tuple(StageFile(f"onnx/model_{name}_{s.layer}.onnx", s.layer, s.threshold) for s in variant.stages)
+        first, *others = zip(parts, variant.stages, strict=True)
+        files.update({part.file: stage.model for part, stage in others})
+        precision = name.removesuffix("_exit")
+        data = first[1].model
+        variants[first[0].file] = data
+        described[name] = Variant(first[0].file, len(data), _sha256(data), precision, "cpu", parts)
+    manifest = _manifest(model, files, variants, report, described)
     files["README.md"] = model_card(manifest, target.name, notes).encode()
-    manifest = _manifest(model, files, variants, report)
+    manifest = _manifest(model, files, variants, report, described)
     for name, data in {**files, **variants}.items():  # never write what loading would refuse
         check_content(name, data, manifest.labels, f"{name} of this export")
     _write(target, {**files, **variants, MANIFEST: manifest.to_json()})
@@ -241,16 +280,26 @@ def _gate_texts(
         say(f"note: parity is checked on {len(real)} texts; {PARITY_TEXTS} or more say more (--texts FILE)")
     if texts is not None:
         return real, None
-    step = max(1, -(-len(real) // _MOST_PARITY_TEXTS))
+    step = _gate_step(model)
     return real[::step], list(model.text_labels[::step])
 
 
-def _reference_logits(
-    model: TrainedModel, loaded: Any, module: Any, ids: list[list[int]], report: dict[str, Any]
-) -> NDArray[Any]:
-    """Return what the training libraries themselves answer: torch, and for ridge scikit-learn on torch's embeddings."""
+def _gate_step(model: TrainedModel) -> int:
+    """Return n where every n-th training text takes part in the gates."""
+    return max(1, -(-len(model.texts) // _MOST_PARITY_TEXTS))
+
+
+def _reference_logits(model: TrainedModel, loaded: Any, ids: list[list[int]], report: dict[str, Any]) -> NDArray[Any]:
+    """Return what the training libraries themselves answer: torch, for ridge scikit-learn on torch's embeddings, and
+    for an ensemble the mean of its members' answers.
+    """
+    if model.kind == "ensemble":
+        answers = [
+            _reference_logits(member, part, ids, report) for member, part in zip(model.members, loaded, strict=True)
+        ]
+        return np.asarray(model.temperature * np.mean(answers, axis=0))
     if model.kind == "lora":
-        return graph.run_torch(module, ids)
+        return graph.run_torch(graph.scoring_module(model, loaded), ids)
     embeddings = graph.run_torch(loaded, ids)
     head = fold.load_head(model.folder / "head.safetensors")
     report["skl2onnx_difference"] = fold.cross_check(head, model.labels, embeddings)
@@ -371,14 +420,36 @@ def _check_neighbours(
     return f"{differing} of {len(ids)} texts differ by at most {largest:.1e}"
 
 
+def _golden_difference_of_exits(
+    variant: exits.StagedVariant, ids: list[list[int]], golden: NDArray[np.float32]
+) -> float:
+    """Texts that leave early have another head's logits: replays elsewhere may differ by as much."""
+    return float(np.abs(exits.answers(variant.session, ids)[0] - golden).max())
+
+
+def _exit_line(name: str, proved: Mapping[str, Any]) -> str:
+    left = ", ".join(f"{share:.1%} after layer {layer}" for layer, share in proved["left_after_layer"].items())
+    return (
+        f"{name}: {left}; {proved['labels_differing']} of {proved['texts']:,} labels differ from the whole model's; "
+        f"alone and in a batch: {proved['alone_or_in_batch']}"
+    )
+
+
 def _encoder_config(model: TrainedModel, loaded: Any) -> Any:
+    model, loaded = _first_member(model, loaded)
     return loaded.stages[0].auto_model.config if model.kind == "ridge" else loaded.config
+
+
+def _first_member(model: TrainedModel, loaded: Any) -> tuple[TrainedModel, Any]:
+    """Return an ensemble's first member, whose configuration stands for all; any other model as it is."""
+    return (model.members[0], loaded[0]) if model.kind == "ensemble" else (model, loaded)
 
 
 def _config(model: TrainedModel, loaded: Any) -> bytes:
     """Return config.json: the encoder's, as a sequence classifier with our labels."""
     config = _encoder_config(model, loaded)
-    architecture = type(loaded.stages[0].auto_model).__name__ if model.kind == "ridge" else type(loaded).__name__
+    first, loaded = _first_member(model, loaded)
+    architecture = type(loaded.stages[0].auto_model).__name__ if first.kind == "ridge" else type(loaded).__name__
     return _config_json(json.loads(config.to_json_string(use_diff=False)), architecture, model.labels)
 
 
@@ -404,7 +475,11 @@ def _golden_lines(texts: Sequence[str], logits: NDArray[np.float32]) -> bytes:
 
 
 def _manifest(
-    model: TrainedModel, files: dict[str, bytes], variants: dict[str, bytes], report: dict[str, Any]
+    model: TrainedModel,
+    files: dict[str, bytes],
+    variants: dict[str, bytes],
+    report: dict[str, Any],
+    staged: Mapping[str, Variant],
 ) -> Manifest:
     precisions = {_FP32_FILE: ("fp32", "any"), _INT8_FILE: ("int8", "cpu"), _FP16_FILE: ("fp16", "cuda")}
     return Manifest(
@@ -416,7 +491,9 @@ def _manifest(
         variants={
             precisions[name][0]: Variant(name, len(data), _sha256(data), *precisions[name])
             for name, data in variants.items()
-        },
+            if name in precisions
+        }
+        | dict(staged),
         files={name: File(len(data), _sha256(data)) for name, data in sorted(files.items())},
         encoder=model.encoder,
         training=model.training,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from edgewren.errors import BundleError
 from edgewren.text import TextTokenizer
 
 FORMAT_VERSION = 1
+_MEMBERS = "members"
 WEIGHTS = {
     "ridge": ("encoder", "head.safetensors"),
     "lora": ("classifier",),
     "static": ("tokens.safetensors", "head.safetensors", "encoder.json"),
+    "ensemble": (_MEMBERS,),
 }
 """What a trained model of each kind must hold beside the tokenizer."""
 
@@ -29,6 +31,8 @@ class TrainedModel:
     Attributes:
         texts: the training texts, for the parity gates; they never enter a bundle.
         text_labels: the label of each.
+        held_out: logits of training rows by models that were not trained on them, before any temperature.
+        members: of an ensemble.
     """
 
     folder: Path
@@ -42,6 +46,8 @@ class TrainedModel:
     evaluation: Mapping[str, Any]
     texts: tuple[str, ...]
     text_labels: tuple[str, ...]
+    held_out: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    members: tuple[TrainedModel, ...] = ()
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -82,6 +88,8 @@ def read_trained_model(path: str | Path) -> TrainedModel:
             evaluation=data["evaluation"],
             texts=tuple(text for text, _ in rows),
             text_labels=tuple(label for _, label in rows),
+            held_out=_held_out(folder / "out_of_fold.jsonl"),
+            members=_members(folder) if kind == "ensemble" else (),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BundleError):
@@ -95,3 +103,36 @@ def _rows(path: Path) -> list[tuple[str, str]]:
     with path.open(encoding="utf-8", newline="\n") as stream:
         rows = [json.loads(line) for line in stream]
     return [(row["text"], row["label"]) for row in rows]
+
+
+def _held_out(path: Path) -> dict[int, Sequence[float]]:
+    """Read out_of_fold.jsonl: a line about the whole, then one per held-out row."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        stream.readline()
+        rows = [json.loads(line) for line in stream]
+    return {row["row"]: row["logits"] for row in rows}
+
+
+def _members(folder: Path) -> tuple[TrainedModel, ...]:
+    """Read an ensemble's members, in the order of their names.
+
+    Raises:
+        BundleError: one is not complete, is an ensemble itself, or does not fit the first.
+    """
+    found = tuple(read_trained_model(path) for path in sorted((folder / _MEMBERS).iterdir()))
+    tokenizer = (folder / TOKENIZER_FILES[0]).read_bytes()
+    for member in found:
+        if member.kind == "ensemble":
+            raise BundleError(f"{member.folder} is an ensemble itself. Make one of plain models.")
+        differing = [name for name in ("labels", "max_length") if getattr(member, name) != getattr(found[0], name)]
+        if (member.folder / TOKENIZER_FILES[0]).read_bytes() != tokenizer:
+            differing.append("tokenizer")
+        if differing:
+            raise BundleError(
+                f"{member.folder} has another {' and '.join(differing)} than the ensemble. Make it again."
+            )
+    if len(found) < 2:
+        raise BundleError(f"{folder} has {len(found)} members, expected at least two. Make it again.")
+    return found

@@ -27,6 +27,26 @@ CUDA_TOKENS_PER_BATCH = 65_536
 64 k 196, 128 k 202, 256 k 197; memory grows with it."""
 
 
+STAGED_TOKENS_PER_BATCH = 2400
+"""The same where the model computes in stages, eight steps of 300 tokens: about three of them survive, enough to fill
+the next stage's steps."""
+
+
+def tokens_per_batch(device: str, *, table: bool, staged: bool) -> int:
+    """Return the upper bound on the tokens of a batch.
+
+    Args:
+        device: "cpu" or "cuda".
+        table: the model is a static one.
+        staged: it computes in stages.
+    """
+    if device == "cuda":
+        return CUDA_TOKENS_PER_BATCH
+    if table:
+        return CHEAP_TOKENS_PER_BATCH
+    return STAGED_TOKENS_PER_BATCH if staged else CPU_TOKENS_PER_BATCH
+
+
 @dataclass(frozen=True)
 class TokenRows:
     """Token ids of many texts end to end: two arrays, however many texts there are.

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgewren import bundle_settings, onnx_scan, strict_json, tokenizer_scan
+from edgewren import bundle_settings, names, onnx_scan, strict_json, tokenizer_scan
 from edgewren.bundle_folder import MAXIMUM_FILES, SUFFIXES, check_listing, plain_name, read_regular
 from edgewren.device import Device
 from edgewren.errors import (
@@ -38,6 +38,7 @@ TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
 _MAXIMUM_VARIANTS = 16
+_MAXIMUM_STAGES = 16
 _MAXIMUM_OTHER_BYTES = 64 * 2**20
 _SIGNED_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
@@ -51,14 +52,33 @@ class File:
 
 
 @dataclass(frozen=True)
+class StageFile:
+    """One stage of a variant that computes in stages.
+
+    Attributes:
+        file: its ONNX file.
+        layer: it ends after this layer of the encoder.
+        threshold: a text leaves where its two largest logits are further apart; None for the last stage.
+    """
+
+    file: str
+    layer: int
+    threshold: float | None
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One ONNX file: the same model in one precision, meant for one device ("cpu", "cuda" or "any")."""
+    """One ONNX file: the same model in one precision, meant for one device ("cpu", "cuda" or "any").
+
+    One that computes in stages has several: `file` is the first of `stages`, the others stand among the bundle's files.
+    """
 
     file: str
     bytes: int
     sha256: str
     precision: str
     device: str
+    stages: tuple[StageFile, ...] = ()
 
     def runs_on(self, device: Device) -> bool:
         """Whether it is meant for this device."""
@@ -115,12 +135,12 @@ class Bundle:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], expected_sha256: str | None = None, *, check_files: bool = True
+        cls, path: str | os.PathLike[str] | None = None, expected_sha256: str | None = None, *, check_files: bool = True
     ) -> Bundle:
         """Open a bundle folder; check its manifest, its list of files, and all files but tokenizer and models.
 
         Args:
-            path: the folder.
+            path: the folder, or a bundle's name (see `names.resolve`); None: the default inside the package.
             expected_sha256: SHA-256 that manifest.json must have; pins the whole bundle from outside.
             check_files: look into files; without, only names and sizes are compared, and `read` does the rest.
 
@@ -129,7 +149,7 @@ class Bundle:
                 version, a bad field, files missing, damaged, linked, or not named by the manifest.
             UsageError: expected_sha256 is no SHA-256.
         """
-        folder = Path(path)
+        folder = names.resolve(path)
         wanted = None if expected_sha256 is None else _wanted(expected_sha256)
         if not folder.is_dir():
             raise BundleMissingError(f"{folder} is not a folder. Expected a bundle written by 'edgewren export'.")
@@ -169,7 +189,7 @@ class Bundle:
             if name not in variants:
                 raise BundleError(f"{self.path} has no variant {name!r}. It has: {', '.join(variants)}.")
             return name, variants[name]
-        preference = ("fp16", "fp32") if device == "cuda" else ("int8", "fp32")
+        preference = ("fp16", "fp32") if device == "cuda" else ("int8_exit", "int8", "fp32_exit", "fp32")
         for candidate in (*preference, *variants):
             if candidate in variants and variants[candidate].runs_on(device):
                 return candidate, variants[candidate]
@@ -264,12 +284,15 @@ def _parse(raw: bytes, path: Path) -> Manifest:
             sha256=check.sha256(entry.get("sha256"), f"variants.{name}.sha256"),
             precision=check.name(entry.get("precision"), f"variants.{name}.precision"),
             device=check.choice(entry.get("device"), f"variants.{name}.device", ("cpu", "cuda", "any")),
+            stages=check.stages(entry.get("stages", []), f"variants.{name}.stages"),
         )
         for name, entry in check.objects(data.get("variants"), "variants").items()
     }
     files = {
         check.file(name): File(
-            bytes=check.integer(entry.get("bytes"), f"files.{name}.bytes", 0, _MAXIMUM_OTHER_BYTES),
+            bytes=check.integer(
+                entry.get("bytes"), f"files.{name}.bytes", 0, 2**40 if name.endswith(".onnx") else _MAXIMUM_OTHER_BYTES
+            ),
             sha256=check.sha256(entry.get("sha256"), f"files.{name}.sha256"),
         )
         for name, entry in check.objects(data.get("files"), "files").items()
@@ -279,6 +302,11 @@ def _parse(raw: bytes, path: Path) -> Manifest:
     for variant in variants.values():
         if not variant.file.endswith(".onnx"):
             raise check.refusal("a variant's file", variant.file, "a name ending in .onnx")
+        if variant.stages and (
+            variant.stages[0].file != variant.file
+            or not {stage.file for stage in variant.stages[1:]} <= {name for name in files if name.endswith(".onnx")}
+        ):
+            raise check.refusal("stages", [stage.file for stage in variant.stages], "the variant's file, then others")
     check.distinct_files([*files, *(variant.file for variant in variants.values())])
     for needed in (TOKENIZER, CONFIG):
         if needed not in files:
@@ -361,6 +389,28 @@ class _Checker:
                 "a file name", value, f"a plain name in the bundle, or onnx/NAME, ending in {', '.join(SUFFIXES)}"
             )
         return value
+
+    def stages(self, value: object, key: str) -> tuple[StageFile, ...]:
+        if not isinstance(value, list) or len(value) > _MAXIMUM_STAGES:
+            raise self.refusal(key, value, f"a list of at most {_MAXIMUM_STAGES} stages")
+        stages: list[StageFile] = []
+        for index, entry in enumerate(value):
+            if not isinstance(entry, dict):
+                raise self.refusal(key, entry, "objects")
+            threshold = entry.get("threshold")
+            last = index == len(value) - 1
+            if (threshold is None) != last or (
+                threshold is not None
+                and (not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 <= threshold < 1e9)
+            ):
+                raise self.refusal(f"{key}[{index}].threshold", threshold, "a positive number, null for the last stage")
+            layer = self.integer(entry.get("layer"), f"{key}[{index}].layer", 0, 1000)
+            if stages and layer <= stages[-1].layer:
+                raise self.refusal(f"{key}[{index}].layer", layer, "layers in ascending order")
+            stages.append(
+                StageFile(self.file(entry.get("file")), layer, None if threshold is None else float(threshold))
+            )
+        return tuple(stages)
 
     def distinct_files(self, names: Sequence[str]) -> None:
         if len(names) > MAXIMUM_FILES:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from edgewren import batching
 from edgewren.background import in_background
-from edgewren.bundle import Bundle
-from edgewren.device import choose_device, granted_cores
+from edgewren.bundle import Bundle, Variant
+from edgewren.device import Device, choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
 from edgewren.probabilities import softmax
 from edgewren.scheduling import Scheduler, Scores
 from edgewren.session import ModelSession
+from edgewren.staged import Stage, StagedSession
 from edgewren.text import TextTokenizer
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Classifier:
     def __init__(
         self,
         bundle: Bundle,
-        session: ModelSession,
+        session: ModelSession | StagedSession,
         tokenizer: TextTokenizer,
         *,
         device: str,
@@ -85,20 +86,21 @@ class Classifier:
         self.threads = threads
         self._session = session
         on_cuda = device == "cuda"
-        on_cpu = batching.CHEAP_TOKENS_PER_BATCH if bundle.manifest.kind == "static" else batching.CPU_TOKENS_PER_BATCH
         self._scheduler = Scheduler(
             tokenizer,
             session,
             width=len(self.labels),
             threads=threads,
-            tokens_per_batch=batching.CUDA_TOKENS_PER_BATCH if on_cuda else on_cpu,
+            tokens_per_batch=batching.tokens_per_batch(
+                device, table=bundle.manifest.kind == "static", staged=isinstance(session, StagedSession)
+            ),
             helpers=_CUDA_HELPERS if on_cuda else None,
         )
 
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         *,
         device: str = "auto",
         threads: int | None = None,
@@ -108,7 +110,8 @@ class Classifier:
         """Load a bundle from a local folder. Never uses the network.
 
         Args:
-            path: folder written by `edgewren export`.
+            path: folder written by `edgewren export`, or a bundle's name (see `names.resolve`); None: the default
+                inside the package, a static model of neutral and partisan tweets.
             device: "auto" (CUDA where it works, else CPU; logs its choice), "cpu" or "cuda".
             threads: parallel computations; default: all CPU cores granted to this process.
             variant: name of a variant in the bundle; default: the best for the device.
@@ -131,9 +134,7 @@ class Classifier:
         # Both take as long without holding the interpreter's lock: together, checking costs next to no time.
         tokenizer = in_background(lambda: TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length))
         try:
-            session = ModelSession(
-                bundle.read(entry.file), device=chosen_device, read_again=functools.partial(bundle.read, entry.file)
-            )
+            session = _open(bundle, entry, chosen_device)
         finally:
             wait([tokenizer])  # leave no thread behind
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
@@ -211,7 +212,8 @@ class Classifier:
 
     def decision_function(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return decision values as scikit-learn does: float32 [n] for two labels (positive means the second label),
-        [n, labels] otherwise. A ridge model's values are those of the fitted RidgeClassifier.
+        [n, labels] otherwise. A ridge model's values are those of the fitted RidgeClassifier; those of a text that left
+        early (see `Scores.layers`) are its exit's, times that exit's temperature over the model's.
         """
         logits = self.score(texts).logits / np.float32(self.bundle.manifest.temperature)
         return logits[:, 1] - logits[:, 0] if len(self.labels) == 2 else logits
@@ -275,6 +277,9 @@ class Classifier:
             repaired=np.concatenate([part.repaired for part in parts]),
             distinct=sum(part.distinct for part in parts),
             tokens=sum(part.tokens for part in parts),
+            layers=None
+            if parts[0].layers is None
+            else np.concatenate([p.layers for p in parts if p.layers is not None]),
         )
 
     def _best(self, logits: NDArray[np.float32]) -> list[int]:
@@ -315,6 +320,16 @@ class Classifier:
             f"Classifier({str(self.bundle.path)!r}, labels={list(self.labels)}, variant={self.variant!r}, "
             f"device={self.device!r}, threads={self.threads})"
         )
+
+
+def _open(bundle: Bundle, entry: Variant, device: Device) -> ModelSession | StagedSession:
+    if not entry.stages:
+        again = functools.partial(bundle.read, entry.file)
+        return ModelSession(again(), device=device, read_again=again)
+    stages = [
+        Stage(bundle.read(s.file), s.layer, s.threshold, functools.partial(bundle.read, s.file)) for s in entry.stages
+    ]
+    return StagedSession(stages, device=device)
 
 
 def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:

@@ -22,6 +22,7 @@ from edgewren import batching
 from edgewren.errors import UsageError
 from edgewren.lifetime import renew_after_fork
 from edgewren.session import ModelSession
+from edgewren.staged import StagedSession
 from edgewren.text import TextTokenizer
 
 WINDOWS_AHEAD = 2
@@ -42,6 +43,7 @@ class Scores:
         repaired: bool [n], texts that were not valid Unicode (lone surrogates) and were mended.
         distinct: number of distinct token rows that were computed.
         tokens: number of tokens that were computed.
+        layers: int16 [n], the layer after which each text left, where the model computes in stages; else None.
     """
 
     logits: NDArray[np.float32]
@@ -49,6 +51,7 @@ class Scores:
     repaired: NDArray[np.bool_]
     distinct: int
     tokens: int
+    layers: NDArray[np.int16] | None = None
 
 
 class Scheduler:
@@ -67,7 +70,7 @@ class Scheduler:
     def __init__(
         self,
         tokenizer: TextTokenizer,
-        session: ModelSession,
+        session: ModelSession | StagedSession,
         *,
         width: int,
         threads: int,
@@ -81,6 +84,7 @@ class Scheduler:
         self.helpers = threads - 1 if helpers is None else helpers
         self.closed = False
         self._session = session
+        self.staged = isinstance(session, StagedSession)
         self.renew()
         renew_after_fork(self)
 
@@ -98,10 +102,12 @@ class Scheduler:
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Run one batch when one of `threads` slots is free."""
+    def run(self, input_ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
+        """Run one batch when one of `threads` slots is free; return its logits and where its rows left."""
         with self._slots:
-            return self._session.run(input_ids)
+            if isinstance(self._session, StagedSession):
+                return self._session.answer(input_ids)
+            return self._session.run(input_ids), None
 
     def scores(self, windows: Iterable[Sequence[str]], stop: threading.Event | None = None) -> Iterator[Scores]:
         """Yield the scores of each window, in order. Closing the iterator early, or setting `stop`, drops the rest.
@@ -126,7 +132,8 @@ class Scheduler:
         if len(texts) == 1:  # nothing to schedule
             tokens = self.tokenizer.encode(texts)
             ids = tokens.rows.ids.astype(np.int64)
-            return Scores(self.run(ids[None]), tokens.truncated, tokens.repaired, distinct=1, tokens=len(ids))
+            logits, layers = self.run(ids[None])
+            return Scores(logits, tokens.truncated, tokens.repaired, distinct=1, tokens=len(ids), layers=layers)
         window = _Window(texts)
         window.tokenise(self)
         if len(window.batches) > 1:
@@ -171,15 +178,23 @@ class _Window:
         lengths = tokens.rows.lengths[first]
         self.tokens = int(lengths.sum())
         self.logits = np.empty((len(first), scheduler.width), dtype=np.float32)
+        self.layers = np.empty(len(first), dtype=np.int16) if scheduler.staged else None
         self.batches = batching.plan(lengths, scheduler.tokens_per_batch)
         self.missing = len(self.batches)
 
     def compute(self, scheduler: Scheduler, batch: NDArray[np.intp]) -> None:
-        self.logits[batch] = scheduler.run(self.rows.matrix(self.first[batch]))
+        self.logits[batch], layers = scheduler.run(self.rows.matrix(self.first[batch]))
+        if layers is not None and self.layers is not None:
+            self.layers[batch] = layers
 
     def scores(self) -> Scores:
         return Scores(
-            self.logits[self.inverse], self.truncated, self.repaired, distinct=len(self.first), tokens=self.tokens
+            self.logits[self.inverse],
+            self.truncated,
+            self.repaired,
+            distinct=len(self.first),
+            tokens=self.tokens,
+            layers=None if self.layers is None else self.layers[self.inverse],
         )
 
 

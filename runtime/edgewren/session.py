@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class ModelSession:
             caller with several (+9 % at batches of 8 tweets, measured on 2 cores).
         read_again: returns the same bytes once more. With it, a forked child builds a session of its own on first use:
             a session does not survive a fork (onnxruntime#9800). The bytes are not kept for this.
+        stage: the model is one stage of several (see `staged`): it may take and give hidden states too.
 
     Raises:
         BundleModelError: onnxruntime cannot load the bytes, or inputs and outputs are not a text classifier's.
@@ -62,6 +63,7 @@ class ModelSession:
         device: Device = "cpu",
         threads: int = 1,
         read_again: Callable[[], bytes] | None = None,
+        stage: bool = False,
     ) -> None:
         self._device: Device = device
         self._threads = threads
@@ -79,7 +81,9 @@ class ModelSession:
         self.providers: tuple[str, ...] = tuple(active)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         outputs = self._session.get_outputs()
-        if not {"input_ids"} <= set(self.inputs) <= _KNOWN_INPUTS or [node.name for node in outputs] != ["logits"]:
+        self.given = tuple(node.name for node in outputs)
+        fits = {"input_ids"} <= set(self.inputs) <= _KNOWN_INPUTS and self.given == ("logits",)
+        if self.given[:1] != ("logits",) or not (fits or stage):
             raise BundleModelError(
                 f"The model has inputs {list(self.inputs)} and outputs {[node.name for node in outputs]}. "
                 "Expected input_ids, attention_mask and optionally token_type_ids, and one output 'logits'."
@@ -98,24 +102,33 @@ class ModelSession:
             BundleModelError: the model fails, or makes something else than logits.
             BundleError: this is a forked child, and the model's file is no longer the same.
         """
+        return self.call(["logits"], feed(input_ids, self.inputs))[0]
+
+    def call(self, names: Sequence[str], values: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return the named outputs, logits first, for all the inputs; `run` is this for a whole model.
+
+        Raises:
+            As `run`.
+        """
         session = self._session
         if session is None:
             session = self._revived()
+        rows, tokens = next(iter(values.values())).shape[:2]
         try:
             with native_code():
-                logits: NDArray[np.float32] = session.run(["logits"], feed(input_ids, self.inputs))[0]
+                results: list[NDArray[np.float32]] = session.run(names, dict(values))
         except Exception as error:  # as in _built
             raise BundleModelError(
-                f"the model fails on {input_ids.shape[0]} texts of {input_ids.shape[1]} tokens: {error}. "
-                "Export the bundle again."
+                f"the model fails on {rows} texts of {tokens} tokens: {error}. Export the bundle again."
             ) from error
+        logits = results[0]
         # onnxruntime only warns where a result has not the shape that the model declares.
-        if logits.shape != (len(input_ids), self.outputs or logits.shape[-1]) or logits.dtype != np.float32:
+        if logits.shape != (rows, self.outputs or logits.shape[-1]) or logits.dtype != np.float32:
             raise BundleModelError(
-                f"the model makes {logits.dtype} logits of shape {logits.shape} for {len(input_ids)} texts, expected "
-                f"float32 of ({len(input_ids)}, {self.outputs or 'labels'}). Export the bundle again."
+                f"the model makes {logits.dtype} logits of shape {logits.shape} for {rows} texts, expected "
+                f"float32 of ({rows}, {self.outputs or 'labels'}). Export the bundle again."
             )
-        return logits
+        return results
 
     def close(self) -> None:
         """Give the model's memory back as soon as the last running call returns."""

@@ -78,7 +78,13 @@ def test_a_signal_stops_the_command_in_seconds_and_it_resumes(tmp_path, tiny_bun
     output = tmp_path / "o.jsonl"
     argv = [sys.executable, "-m", "edgewren.cli.main", "score", str(source), "--model", str(tiny_bundle)]
     argv += ["--output", str(output), "--max-bad-rows", "99999", "--resume"]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    # A shell starts background jobs with SIGINT ignored, which children inherit; a person's terminal doesn't.
+    process = subprocess.Popen(
+        argv,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     journal = Path(f"{output}.journal")
     while not (journal.exists() and journal.stat().st_size > 2500):  # a window is committed
         assert process.poll() is None

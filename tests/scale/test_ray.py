@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 import ray.data
@@ -58,8 +59,8 @@ def test_workers_killed_20_times_in_200_000_rows_nothing_is_missing_and_nothing_
 
 
 def test_ray_data_adds_the_columns_of_the_command_line(small_archive, tiny_bundle):
-    dataset = ray.data.read_parquet(str(small_archive.parquet))
-    scored = score_dataset(dataset, tiny_bundle, actors=(1, 2), batch_rows=64)
+    tables = [pq.read_table(path) for path in sorted(small_archive.parquet.iterdir())]
+    scored = score_dataset(ray.data.from_arrow(tables), tiny_bundle, actors=2, batch_rows=64)
     table = pa.concat_tables(ray.get(scored.to_arrow_refs()))
     assert table.column_names == ["id", "text", "label", "score", "score_neutral", "score_partisan", "status"]
     printed = shortest(table["score"].to_numpy())

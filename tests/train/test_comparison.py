@@ -11,6 +11,7 @@ import pytest
 import tiny_models
 
 from edgewren.cli.main import main
+from edgewren.errors import InputError
 from edgewren_train import comparison, comparison_files, embedding, lora
 from edgewren_train.candidate import Candidate, combine
 from edgewren_train.comparison import Comparison, Cost, Design, Judged, compare, pareto_front
@@ -122,6 +123,20 @@ def test_one_failure_does_not_lose_the_rest_and_the_exit_code_tells(csv_file, se
     document = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [item["name"] for item in document["candidates"]] == ["bert"]
     assert list(document["failures"]) == ["broken"]
+
+
+def test_an_encoder_that_fails_is_tried_once(tmp_path, monkeypatch):
+    tried = []
+
+    def failing(spec, **_options):
+        tried.append(spec)
+        raise InputError("not there")
+
+    monkeypatch.setattr(comparison, "load_encoder", failing)
+    candidates = combine({"encoder": ["gone"], "alphas": ["wide", "classic"]})
+    with pytest.raises(InputError, match="alphas wide: not there; alphas classic: not there"):
+        compare(DATA, tmp_path / "out", candidates, DESIGN)
+    assert tried == ["gone"]
 
 
 def test_nothing_that_works_is_an_error(csv_file, tmp_path, capsys):

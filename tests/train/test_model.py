@@ -74,7 +74,7 @@ def test_head_that_does_not_survive_writing_is_caught(tmp_path, sentence_folder,
 
     save = safetensors.numpy.save_file
     monkeypatch.setattr(safetensors.numpy, "save_file", lambda t, f: save({k: v * 2 for k, v in t.items()}, f))
-    with pytest.raises(InvariantError, match="does not hold the head that was trained"):
+    with pytest.raises(InvariantError, match="does not hold what was trained"):
         run_ridge(DATA, tmp_path / "m", encoder_spec=str(sentence_folder("bert")), folds=0)
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edgewren.errors import OutputError, UsageError
+from edgewren.errors import LockedError, OutputError, ResumeError, UsageError
 from edgewren_train.run_log import RunLog
 
 PLAN = {"rows": 3, "seeds": (0, 1)}
@@ -32,7 +32,7 @@ def test_a_line_torn_by_a_kill_is_dropped_and_hides_no_other(tmp_path, torn):
 def test_another_plan_is_refused_by_name_and_force_starts_anew(tmp_path):
     log = RunLog(tmp_path, PLAN)
     log.append({"score": 0.5})
-    with pytest.raises(UsageError, match=r"runs of another plan: rows is different\. .*--force"):
+    with pytest.raises(ResumeError, match=r"runs of another plan: rows is different\. .*--force"):
         RunLog(tmp_path, {**PLAN, "rows": 4})
     assert list(log) == [{"score": 0.5}], "nothing was touched"
     assert list(RunLog(tmp_path, {**PLAN, "rows": 4}, force=True)) == []
@@ -62,9 +62,9 @@ def test_a_second_run_in_the_same_folder_is_kept_out(tmp_path):
     first, second = RunLog(tmp_path, PLAN), RunLog(tmp_path, PLAN)
     first.append({"score": 0.5})
     with first.locked():
-        with pytest.raises(UsageError, match="Another run is at work"), second.locked():
+        with pytest.raises(LockedError, match="Another run is at work"), second.locked():
             pass
-        with pytest.raises(UsageError, match="Another run is at work"):
+        with pytest.raises(LockedError, match="Another run is at work"):
             RunLog(tmp_path, PLAN, force=True)
     assert list(first) == [{"score": 0.5}]
     with second.locked():

@@ -88,7 +88,7 @@ class Oracle:
         from types import SimpleNamespace
 
         self.labels = labels
-        self.bundle = SimpleNamespace(manifest=SimpleNamespace(kind="lora"), sha256="0" * 64)
+        self.bundle = SimpleNamespace(manifest=SimpleNamespace(kind="lora", temperature=1.0), sha256="0" * 64)
 
     def decision_function(self, texts):
         sign = 1 if self.labels[1] == "calm" else -1

@@ -14,7 +14,7 @@ import pytest
 import tiny_models
 
 from edgewren.cli.main import main
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import InputError, ResumeError
 from edgewren_train import lora, sweep, sweep_files
 from edgewren_train.epoch_watch import EpochScore
 from edgewren_train.lora_recipe import LoraRecipe
@@ -145,7 +145,7 @@ def test_retraining_ends_after_the_median_epoch_on_the_same_schedule():
 def test_other_data_in_the_same_folder_is_refused(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_work", lambda *_, **__: None)
     run_sweep(DATA, tmp_path / "out", plan)
-    with pytest.raises(UsageError, match="runs of another plan: rows"):
+    with pytest.raises(ResumeError, match="runs of another plan: rows"):
         run_sweep(tiny_models.labelled(TEXTS[:30], LABELS[:30]), tmp_path / "out", plan)
 
 
@@ -172,7 +172,8 @@ def test_command_writes_table_heat_map_and_what_train_reads(csv_file, encoder_fo
     assert training["steps"] == best["recipe"]["stop_after"] * 1, "40 rows are one batch of 64"
 
     more = ["--from-sweep", out, "--encoder", encoder_folder("bert"), "--output", tmp_path / "again", "--rank", "3"]
-    assert main(["train", "lora", str(csv_file), *map(str, more), "--max-length", "24"]) == 0
+    assert main(["train", "lora", str(csv_file), *map(str, more), "--max-length", "24", "--normaliser", "none"]) == 0
+    assert f"warning: {out} was swept with --normaliser http (here none)" in capsys.readouterr().err
     again = json.loads((tmp_path / "again" / "model.json").read_text())["training"]
     assert (again["rank"], again["alpha"]) == (3, best["settings"]["alpha"]), "what is given wins over the sweep"
 

@@ -44,6 +44,8 @@ def pareto(points: Sequence[Point], path: Path) -> None:
         )
         axes.annotate(str(number), (point.texts_per_s, point.score.value), xytext=(6, 4), textcoords="offset points")
     axes.set_xscale("log")
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter("{x:,.0f}")  # 300, not 3 x 10^2
     axes.set_xlabel("texts per second (torch, this machine; log scale)")
     axes.set_ylabel("balanced accuracy, 95 % interval")
     legend = axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _MINIMUM_ROWS_PER_LABEL = 2
+_DEFAULT_SPLIT = "validation:0.2"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,6 +41,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_common(ridge)
     add_ridge_options(ridge)
+    _add_depth(ridge)
+    ridge.add_argument(
+        "--exits",
+        metavar="auto|K,L",
+        help="let texts that are sure leave after these layers (0: the embeddings; auto: 0 and each third); export "
+        "then adds variants that compute in stages",
+    )
+    ridge.add_argument(
+        "--exit-difference",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="share of labels that may differ from the full model's, proved at 95 %% confidence (default: 0.01)",
+    )
     ridge.add_argument("--no-cache", action="store_true", help="embed anew, and keep nothing on disk")
     ridge.set_defaults(run=_run_ridge, extra="train")
 
@@ -51,6 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(lora)
+    _add_depth(lora)
     lora_options.add_settings(lora)
     lora_options.add_validation(lora)
     lora.add_argument(
@@ -62,12 +78,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="dynamic",
         help="max pads every text to --max-length, as notebooks do: same quality, many times slower",
     )
+    lora.add_argument(
+        "--calibrate",
+        metavar="SPEC",
+        help="rows held out for an honest score and the temperature: validation:F (default, F = 0.2: one more training "
+        "on the rest of the rows), folds:N (N more trainings; what an ensemble needs) or none (default with "
+        "--max-steps)",
+    )
     lora.add_argument("--max-steps", type=int, default=None, metavar="N", help="stop after N steps (for timing)")
     lora.set_defaults(run=_run_lora, extra="train")
 
     from edgewren_train import static_command
 
     static_command.add_parser(recipes)
+
+
+def _add_depth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--depth",
+        metavar="K|auto",
+        help="keep the encoder's first K layers; auto: as few as are within one standard error of the best "
+        "(default: all)",
+    )
 
 
 def add_ridge_options(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +113,9 @@ def add_ridge_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--folds", type=int, default=10, metavar="N", help="folds of the cross-validated score; 0: none"
+    )
+    parser.add_argument(
+        "--no-calibration", action="store_true", help="leave scores as they come; default: a temperature from the folds"
     )
 
 
@@ -124,6 +159,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def _run_ridge(args: argparse.Namespace) -> int:
     from edgewren_train import ridge
+    from edgewren_train.depth_run import parse_depth, parse_exits
     from edgewren_train.embedding import default_cache
     from edgewren_train.runs import run_ridge
 
@@ -140,6 +176,9 @@ def _run_ridge(args: argparse.Namespace) -> int:
         alphas=alphas,
         extend=extend,
         folds=args.folds,
+        calibrated=not args.no_calibration,
+        depth=parse_depth(args.depth),
+        exits=parse_exits(args.exits, args.exit_difference),
         test=test,
         seed=args.seed,
         device=torch_device(args.device),
@@ -152,10 +191,16 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 
 def _run_lora(args: argparse.Namespace) -> int:
+    from edgewren_train.depth_run import parse_depth
+    from edgewren_train.out_of_fold import Split
     from edgewren_train.runs import run_lora
 
+    split = Split.parse(args.calibrate or (_DEFAULT_SPLIT if args.max_steps is None else "none"))
     recipe = lora_options.recipe(args)
     choosing = lora_options.choosing(args)
+    warning = lora_options.sweep_warning(args)
+    if warning:
+        say(warning)
     data, test, output = prepare(args)
     summary = run_lora(
         data,
@@ -164,6 +209,8 @@ def _run_lora(args: argparse.Namespace) -> int:
         recipe=recipe,
         choosing=choosing,
         normaliser=args.normaliser,
+        split=split,
+        depth=parse_depth(args.depth),
         test=test,
         device=torch_device(args.device),
         say=say,

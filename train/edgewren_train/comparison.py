@@ -121,7 +121,7 @@ def compare(
 
     Raises:
         InputError: too few rows for these folds, or no candidate could be judged.
-        UsageError: the folder holds a comparison on other rows or folds.
+        ResumeError: the folder holds a comparison on other rows or folds.
     """
     folds = repeated_folds(data.labels, folds=design.folds, repeats=design.repeats, seed=design.seed, groups=groups)
     plan = {
@@ -252,12 +252,19 @@ class _Features:
         self._texts, self._device, self._cache, self._say = texts, device, cache, say
         self._key: tuple[str, str] | None = None
         self._embedded: _Embedded | None = None
+        self._failed: dict[tuple[str, str], EdgewrenError] = {}
 
     def of(self, candidate: Candidate) -> _Embedded:
         key = (candidate.encoder, candidate.normaliser)
+        if key in self._failed:  # a hub that cannot be reached takes minutes to say so
+            raise self._failed[key]
         if self._embedded is None or key != self._key:
             self._embedded = None  # before the next encoder takes memory
-            self._embedded, self._key = self._embed(candidate), key
+            try:
+                self._embedded, self._key = self._embed(candidate), key
+            except EdgewrenError as error:
+                self._failed[key] = error
+                raise
         return self._embedded
 
     def _embed(self, candidate: Candidate) -> _Embedded:

@@ -24,6 +24,7 @@ from edgewren import batching
 from edgewren.errors import InvariantError
 from edgewren.text import TextTokenizer
 from edgewren_train.cheap_steps import cheap_steps
+from edgewren_train.depth import cut_layers
 from edgewren_train.embedding import TORCH_TOKENS_PER_BATCH
 from edgewren_train.encoders import (
     TokenizerFiles,
@@ -105,12 +106,23 @@ class LoraResult(Fitted):
     merge_difference: float
 
 
-def load_base(spec: str, classes: Sequence[str], *, max_length: int | None, normaliser: str, seed: int) -> LoraBase:
+def load_base(
+    spec: str,
+    classes: Sequence[str],
+    *,
+    max_length: int | None,
+    normaliser: str,
+    seed: int,
+    depth: int | None = None,
+) -> LoraBase:
     """Load an encoder with a fresh classification head whose initial weights depend on `seed` alone.
+
+    Args:
+        depth: layers of the encoder to keep; None: all.
 
     Raises:
         InputError: it cannot be loaded, or has no fast tokenizer.
-        UsageError: max_length beyond the encoder's positions.
+        UsageError: max_length beyond the encoder's positions, or depth beyond its layers.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -141,6 +153,8 @@ def load_base(spec: str, classes: Sequence[str], *, max_length: int | None, norm
     missing = {*report["missing_keys"], *mismatched}
     fresh = tuple(sorted({_module_to_train(name) for name in missing}))
     length = checked_max_length(max_length, position_limit(model.config), own=256)
+    if depth is not None:
+        cut_layers(model, depth)
     return LoraBase(
         id=spec,
         sha256=weights_sha256({name: value for name, value in model.state_dict().items() if name not in missing}),

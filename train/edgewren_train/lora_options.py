@@ -125,6 +125,24 @@ def recipe(args: argparse.Namespace) -> LoraRecipe:
     )
 
 
+def sweep_warning(args: argparse.Namespace) -> str | None:
+    """Return what to warn of where --from-sweep's settings were found with another encoder or normaliser."""
+    if not args.from_sweep:
+        return None
+    from edgewren_train.sweep_files import read_choice
+
+    choice = read_choice(Path(args.from_sweep))
+    differing = [
+        f"--{name} {there} (here {here})"
+        for name, there, here in (
+            ("encoder", choice.encoder, args.encoder),
+            ("normaliser", choice.normaliser, args.normaliser),
+        )
+        if there != here
+    ]
+    return f"warning: {args.from_sweep} was swept with {' and '.join(differing)}" if differing else None
+
+
 def choosing(args: argparse.Namespace) -> Choosing | None:
     """Return how to choose the number of epochs, or None.
 

@@ -4,10 +4,12 @@ model.json                what it is: kind, labels, max length, normaliser, enco
 tokenizer.json …          clean tokenizer files, the normaliser inside
 encoder/                  ridge: the sentence-transformers model
 head.safetensors          ridge, static: mean, scale, coef, intercept (float64)
+exits.safetensors         ridge, where it has early exits: the same four of each, K.mean … after layer K
 tokens.safetensors        static: the vector of each vocabulary entry (float32); encoder.json: the encoder's config.json
 distilled.safetensors     static, where it was distilled: scale, coef, intercept (float64)
 classifier/               lora: the merged transformers model
 train.jsonl               the training texts and labels: export proves itself on them; they never enter a bundle
+out_of_fold.jsonl         logits of training rows by models that were not trained on them, where such were made
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from edgewren.errors import InvariantError, OutputError, UsageError
 from edgewren_train.distillation import Distilled
 from edgewren_train.encoders import TokenizerFiles
+from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.ridge import RidgeHead
 
 FORMAT_VERSION = 1
@@ -80,14 +83,21 @@ def save_ridge(
     encoder: Any,
     head: RidgeHead,
     rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None = None,
+    exits: Mapping[int, RidgeHead] | None = None,
 ) -> None:
-    """Write a ridge model. `encoder` is the SentenceTransformer, `rows` the training texts with labels."""
+    """Write a ridge model: the SentenceTransformer, its head, the heads of early exits by layer, and training rows."""
 
     def write(target: Path) -> None:
         encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
         _write_tensors(target / "head.safetensors", _head_tensors(head))
+        if exits:
+            tensors = {
+                f"{layer}.{name}": value for layer, own in exits.items() for name, value in _head_tensors(own).items()
+            }
+            _write_tensors(target / "exits.safetensors", tensors)
 
-    _save(folder, description, files, rows, write)
+    _save(folder, description, files, rows, out_of_fold, write)
 
 
 def save_static(
@@ -99,6 +109,7 @@ def save_static(
     head: RidgeHead,
     distilled: Distilled | None,
     rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None = None,
 ) -> None:
     """Write a static model. `encoder_config` is the encoder's config.json, `vectors` one row per vocabulary entry."""
 
@@ -116,18 +127,23 @@ def save_static(
                 },
             )
 
-    _save(folder, description, files, rows, write)
+    _save(folder, description, files, rows, out_of_fold, write)
 
 
 def save_lora(
-    folder: Path, description: Description, files: TokenizerFiles, model: Any, rows: Sequence[tuple[str, str]]
+    folder: Path,
+    description: Description,
+    files: TokenizerFiles,
+    model: Any,
+    rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None = None,
 ) -> None:
     """Write a merged LoRA model, a transformers AutoModelForSequenceClassification."""
 
     def write(target: Path) -> None:
         model.save_pretrained(target / "classifier", safe_serialization=True)
 
-    _save(folder, description, files, rows, write)
+    _save(folder, description, files, rows, out_of_fold, write)
 
 
 def _head_tensors(head: RidgeHead) -> dict[str, NDArray[Any]]:
@@ -149,6 +165,7 @@ def _save(
     description: Description,
     files: TokenizerFiles,
     rows: Sequence[tuple[str, str]],
+    out_of_fold: OutOfFold | None,
     write_weights: Callable[[Path], None],
 ) -> None:
     """Write everything to a temporary folder beside the target, then move it into place: never half a model."""
@@ -160,6 +177,8 @@ def _save(
         files.write(scratch)
         with (scratch / "train.jsonl").open("w", encoding="utf-8", newline="\n") as stream:
             stream.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+        if out_of_fold is not None:
+            out_of_fold.write(scratch)
         (scratch / "model.json").write_text(description.to_json(), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)

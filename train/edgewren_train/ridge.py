@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.errors import UsageError
+from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 
 WIDE_GRID = tuple(float(f"{alpha:.4g}") for alpha in np.logspace(-3, 6, 37))
 """1e-3 to 1e6, four steps a decade. On standardised sentence embeddings the best alpha is often in the thousands."""
@@ -62,6 +63,11 @@ class RidgeHead:
         """Return decision values as RidgeClassifier's: [n] for two classes, [n, classes] otherwise."""
         values: NDArray[np.float64] = ((features - self.mean) / self.scale) @ self.coef.T + self.intercept
         return values[:, 0] if values.shape[1] == 1 else values
+
+    def logits(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return logits, float64 [n, classes], before any temperature; of two classes [-d/2, d/2]."""
+        values = self.decision(features)
+        return np.stack([-values / 2, values / 2], axis=1) if values.ndim == 1 else values
 
     def predict(self, features: NDArray[np.floating[Any]], classes: Sequence[str]) -> list[str]:
         """Return the label of each row of features."""
@@ -132,20 +138,18 @@ def cross_validate(
     seed: int,
     alphas: Sequence[float] = WIDE_GRID,
     extend: bool = True,
-) -> list[str]:
-    """Return the out-of-fold label of each row. Scaler and alpha are fitted anew inside every training part.
+) -> OutOfFold:
+    """Return the out-of-fold logits of each row. Scaler and alpha are fitted anew inside every training part.
 
-    Stratified and shuffled by `seed`; `folds` is lowered to the rarest class's count where that is smaller.
+    Stratified and shuffled by `seed`; every class must have at least `folds` rows.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     names = np.asarray(labels)
-    classes = sorted(set(labels))
-    predicted = np.empty(len(names), dtype=object)
-    for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, names):
-        head = fit(features[train], names[train].tolist(), alphas=alphas, extend=extend)
-        predicted[held_out] = head.predict(features[held_out], classes)
-    return [str(label) for label in predicted]
+
+    def held_out_logits(training: NDArray[np.intp], held_out: NDArray[np.intp]) -> NDArray[np.float64]:
+        head = fit(features[training], names[training].tolist(), alphas=alphas, extend=extend)
+        return head.logits(features[held_out])
+
+    return hold_out(labels, Split(folds=folds), seed, held_out_logits)
 
 
 def _beyond_edge(best: float, tried: Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgewren.errors import OutputError, UsageError
+from edgewren.errors import LockedError, OutputError, ResumeError, UsageError
 
 
 class RunLog:
@@ -21,7 +21,8 @@ class RunLog:
     Several processes may append to it at once.
 
     Raises:
-        UsageError: the folder holds runs of another plan.
+        ResumeError: the folder holds runs of another plan.
+        UsageError: it holds something else.
         OutputError: it cannot be written.
     """
 
@@ -35,7 +36,7 @@ class RunLog:
                 before = json.loads(self._plan_path.read_text(encoding="utf-8"))
                 different = sorted(key for key in {*before, *known} if before.get(key) != known.get(key))
                 if different and not force:
-                    raise UsageError(
+                    raise ResumeError(
                         f"{folder} holds runs of another plan: {', '.join(different)} "
                         f"{'is' if len(different) == 1 else 'are'} different. Choose another --output, or start anew "
                         "with --force."
@@ -50,6 +51,8 @@ class RunLog:
                 scratch = self._plan_path.with_suffix(f".{os.getpid()}")
                 scratch.write_text(json.dumps(known, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
                 scratch.replace(self._plan_path)
+        except LockedError:  # an OSError too
+            raise
         except (OSError, json.JSONDecodeError) as error:
             raise OutputError(f"{folder} cannot be used for results: {error}. Choose another --output.") from error
 
@@ -58,7 +61,7 @@ class RunLog:
         """Keep a second run out of the folder within the block, where the system has file locks.
 
         Raises:
-            UsageError: another run is at work there.
+            LockedError: another run is at work there.
         """
         try:
             import fcntl
@@ -69,7 +72,7 @@ class RunLog:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UsageError(
+                raise LockedError(
                     f"Another run is at work in {self.path.parent}. Wait for it, or choose another --output."
                 ) from error
             yield

@@ -30,6 +30,7 @@ def add_parser(recipes: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _run(args: argparse.Namespace) -> int:
     from edgewren import Classifier
     from edgewren.archive.texts import read_texts
+    from edgewren.bundle import Bundle
     from edgewren_train import ridge
     from edgewren_train.static_run import Teaching, run_static
 
@@ -43,7 +44,11 @@ def _run(args: argparse.Namespace) -> int:
     if args.distill is not None:
         # Read first: a file that cannot be read should not cost the loading of a model.
         texts = read_texts(args.distill, args.text_column)
-        teaching = Teaching(Classifier.load(args.teacher, device=args.device), texts, args.distill)
+        # The whole model teaches: texts that leave early have another head's decision values.
+        variants = Bundle.open(args.teacher).manifest.variants
+        whole = next((name for name in ("fp32", "int8", "fp16") if name in variants), None)
+        teacher = Classifier.load(args.teacher, device=args.device, variant=whole)
+        teaching = Teaching(teacher, texts, args.distill)
     summary = run_static(
         data,
         output,
@@ -53,6 +58,7 @@ def _run(args: argparse.Namespace) -> int:
         alphas=alphas,
         extend=extend,
         folds=args.folds,
+        calibrated=not args.no_calibration,
         test=test,
         seed=args.seed,
         teaching=teaching,

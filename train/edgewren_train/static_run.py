@@ -16,9 +16,11 @@ from edgewren.classifier import Classifier
 from edgewren.errors import UsageError
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import ridge, static
+from edgewren_train.calibration import calibrate
 from edgewren_train.distillation import Distilled, distil
 from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.model import Description, save_static
+from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.runs import Say, Summary, alpha_report, data_facts, library_versions
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ def run_static(
     alphas: Sequence[float] = ridge.WIDE_GRID,
     extend: bool = True,
     folds: int = 10,
+    calibrated: bool = True,
     test: LabelledTexts | None = None,
     seed: int = 0,
     teaching: Teaching | None = None,
@@ -73,13 +76,17 @@ def run_static(
 
     features = averaged(data.texts)
     evaluations: dict[str, Evaluation] = {}
+    held_out: OutOfFold | None = None
+    temperature, account = 1.0, dict[str, Any]()
     counted = min(folds, *(data.labels.count(name) for name in data.classes))
     if counted < folds:
         say(f"cross-validation with {counted} folds instead of {folds}: the rarest class has {counted} rows")
     if counted >= 2:
-        predicted = ridge.cross_validate(features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend)
-        name = f"{counted}-fold cross-validation" + (" (before distillation)" if teaching else "")
-        evaluations[name] = evaluate(data.labels, predicted, data.classes, seed=seed)
+        held_out = ridge.cross_validate(features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend)
+        name = held_out.name + (" (before distillation)" if teaching else "")
+        evaluations[name] = evaluate(data.labels, held_out.predicted(data.classes), data.classes, seed=seed)
+        if calibrated and teaching is None:
+            temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
     head = ridge.fit(features, data.labels, alphas=alphas, extend=extend)
     say(alpha_report(head))
     training: dict[str, Any] = {
@@ -90,11 +97,14 @@ def run_static(
         "alpha_grid_extended": head.extended,
         "folds": folds,
         "vocabulary": len(vectors),
+        "calibration": account,
         "libraries": library_versions(),
     }
     distilled = None
     if teaching is not None:
         distilled, training["distillation"] = _distil(teaching, encoder, vectors, head, data.classes, seed, say)
+        # The teacher's: no rows are left that it has not seen.
+        temperature = teaching.teacher.bundle.manifest.temperature
 
     def labels_of(texts: Sequence[str]) -> list[str]:
         return _labels(_decision(encoder, vectors, head, distilled, texts), data.classes)
@@ -112,10 +122,13 @@ def run_static(
         encoder={"id": encoder.id, "sha256": encoder.sha256},
         training=training,
         evaluation={name: value.as_dict() for name, value in evaluations.items()},
+        temperature=temperature,
     )
     rows = list(zip(data.texts, data.labels, strict=True))
     config = encoder.model[0].auto_model.config.to_json_string(use_diff=False)
-    save_static(output, description, encoder.files, config, vectors, head, distilled, rows)
+    save_static(
+        output, description, encoder.files, config, vectors, head, distilled, rows, None if teaching else held_out
+    )
     headline = next(iter(evaluations)) if test is None else "test file"
     return Summary(str(output), "static", data.classes, headline, evaluations, training)
 

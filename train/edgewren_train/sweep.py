@@ -128,7 +128,7 @@ def run_sweep(
         on_run: told of each finished training; only with one job.
 
     Raises:
-        UsageError: the folder holds a sweep of another plan.
+        ResumeError: the folder holds a sweep of another plan.
         MissingDependencyError: Optuna is not installed.
     """
     if jobs < 1:

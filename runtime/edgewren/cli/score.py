@@ -97,7 +97,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which model computes, and where."""
     parser.add_argument(
-        "--model", required=True, metavar="BUNDLE", help="folder written by 'edgewren export'; never downloaded"
+        "--model",
+        metavar="BUNDLE",
+        help="folder written by 'edgewren export', or a name: media-bias (default, inside the package), "
+        "media-bias-ridge, media-bias-lora (where artifacts/ has them); never downloaded",
     )
     parser.add_argument(
         "--variant", metavar="NAME", help="ONNX file of the bundle, for example fp32 (default: best here)"

@@ -1,0 +1,75 @@
+"""Held-out rows: who is held out when, and that nothing is lost on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgewren.errors import InputError, UsageError
+from edgewren_train.out_of_fold import FILE, Split, hold_out, read_out_of_fold
+
+LABELS = ["a", "b", "b"] * 10
+
+
+def fake_logits(training, rows):
+    """Each row's logits tell its place and how many rows were trained on."""
+    return np.stack([rows, np.full(len(rows), len(training))], axis=1).astype(np.float64) / 3
+
+
+@pytest.mark.parametrize("spec", ["folds:5", "validation:0.3"])
+def test_held_out_rows_take_no_part_in_training(spec):
+    seen = []
+
+    def logits_of(training, rows):
+        assert not set(training) & set(rows)
+        seen.extend(rows)
+        return fake_logits(training, rows)
+
+    held_out = hold_out(LABELS, Split.parse(spec), 0, logits_of)
+    assert sorted(seen) == held_out.rows.tolist()
+    assert len(seen) == (30 if spec == "folds:5" else 9)
+    np.testing.assert_allclose(held_out.logits[:, 0] * 3, held_out.rows)
+
+
+def test_folds_are_stratified_and_depend_on_the_seed_alone():
+    folds = [hold_out(LABELS, Split(folds=5), seed, fake_logits).folds for seed in (0, 0, 1)]
+    assert (folds[0] == folds[1]).all()
+    assert (folds[0] != folds[2]).any()
+    assert all([LABELS[i] for i in np.flatnonzero(folds[0] == fold)].count("a") == 2 for fold in range(5))
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    held_out = hold_out(LABELS, Split(share=0.5), 7, fake_logits)
+    held_out.write(tmp_path)
+    again = read_out_of_fold(tmp_path)
+    np.testing.assert_array_equal(again.logits, held_out.logits)  # every bit
+    np.testing.assert_array_equal(again.rows, held_out.rows)
+    np.testing.assert_array_equal(again.folds, held_out.folds)
+    assert (again.name, again.seed) == ("validation part (50% held out)", 7)
+    assert read_out_of_fold(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: b"{}\n" + data, lambda data: b""])
+def test_damaged_file_is_refused(tmp_path, damage):
+    hold_out(LABELS, Split(folds=3), 0, fake_logits).write(tmp_path)
+    path = tmp_path / FILE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"out_of_fold.jsonl is (damaged|incomplete).*Train again"):
+        read_out_of_fold(tmp_path)
+
+
+@pytest.mark.parametrize("spec", ["folds", "folds:1", "folds:x", "validation:0", "validation:1.5", "", "half"])
+def test_unknown_ways_to_hold_out_are_refused(spec):
+    with pytest.raises(UsageError, match="--calibrate is .* expected none, folds:N"):
+        Split.parse(spec)
+
+
+def test_none_holds_nothing_out():
+    assert Split.parse("none") is None
+
+
+def test_too_few_rows_of_a_class_are_refused_by_name():
+    with pytest.raises(InputError, match="5 folds need 5 rows of each class; 'b' has 1"):
+        hold_out(["a"] * 10 + ["b"], Split(folds=5), 0, fake_logits)
+    with pytest.raises(InputError, match="cannot be made of 3 rows"):
+        hold_out(["a", "a", "b"], Split(share=0.5), 0, fake_logits)

@@ -1,0 +1,183 @@
+"""Depth and early exits within a ridge run: embeds at every layer in question, cross-validates, and says what it chose.
+
+Knows runs and recipes; what is decided on numbers alone stands in `depth` and `exits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewren.archive.labelled import LabelledTexts
+from edgewren.errors import UsageError
+from edgewren_train import depth as depths
+from edgewren_train import embedding, ridge
+from edgewren_train import exits as early
+from edgewren_train.encoders import Encoder, load_encoder
+from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.ridge import RidgeHead
+
+Depth = int | Literal["auto"] | None
+_FOLDS = 10
+
+
+class CrossValidate(Protocol):
+    """Features and a number of folds to out-of-fold logits."""
+
+    def __call__(self, features: NDArray[np.float32], *, folds: int) -> OutOfFold: ...
+
+
+@dataclass(frozen=True)
+class ExitPlan:
+    """Where texts may leave early (None: the default places), what share of labels may differ, and how surely."""
+
+    layers: tuple[int, ...] | None = None
+    allowed: float = early.ALLOWED
+    confidence: float = early.CONFIDENCE
+
+
+def parse_depth(spec: str | None) -> Depth:
+    """Read --depth: "auto", a number of layers, or nothing.
+
+    Raises:
+        UsageError: something else.
+    """
+    if spec is None:
+        return None
+    if spec == "auto":
+        return "auto"
+    if spec.isascii() and spec.isdigit() and int(spec) >= 1:
+        return int(spec)
+    raise UsageError(f"--depth is {spec!r}, expected auto or a number of layers from 1 (0: 'train static').")
+
+
+def parse_exits(spec: str | None, allowed: float) -> ExitPlan | None:
+    """Read --exits: "auto", layers like 0,2,4, or nothing.
+
+    Raises:
+        UsageError: something else.
+    """
+    if spec is None:
+        return None
+    if spec == "auto":
+        return ExitPlan(None, allowed)
+    try:
+        return ExitPlan(tuple(int(part) for part in spec.split(",")), allowed)
+    except ValueError as error:
+        raise UsageError(f"--exits is {spec!r}, expected auto or layers like 0,2,4.") from error
+
+
+def choose_depth(
+    encoder: Encoder,
+    depth: int | Literal["auto"],
+    embedded_at: Callable[[int], NDArray[np.float32]],
+    folded: CrossValidate,
+    data: LabelledTexts,
+    folds: int,
+    say: Callable[[str], None],
+) -> tuple[int, dict[str, Any]]:
+    """Return how many layers to keep, and what to tell of the choice.
+
+    Raises:
+        UsageError: depth is beyond the encoder's, or too few rows of a class for folds.
+    """
+    layers = depths.depth_of(encoder)
+    if depth != "auto":
+        if not 1 <= depth <= layers:
+            raise UsageError(f"--depth is {depth}, expected 1 to {layers} for this encoder (0: 'train static').")
+        return depth, {"layers": depth, "of": layers}
+    counted = min(folds if folds >= 2 else _FOLDS, *(data.labels.count(name) for name in data.classes))
+    if counted < 2:
+        raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
+    true = _indices(data)
+    losses = {}
+    for candidate in range(1, layers + 1):
+        say(f"cross-validating {candidate} of {layers} layers")
+        held_out = folded(embedded_at(candidate), folds=counted)
+        losses[candidate] = depths.squared_errors(held_out.logits, true[held_out.rows])
+    choice = depths.choose(losses)
+    say(choice.as_text())
+    return choice.depth, {
+        "layers": choice.depth,
+        "of": layers,
+        "best": choice.best,
+        "losses": {str(key): value for key, value in choice.losses.items()},
+        "standard_errors": {str(key): value for key, value in choice.errors.items()},
+        "rule": "one standard error (Breiman et al. 1984)",
+    }
+
+
+def choose_depth_with_ridge(
+    spec: str,
+    depth: int | Literal["auto"],
+    data: LabelledTexts,
+    *,
+    max_length: int | None,
+    normaliser: str,
+    device: str,
+    say: Callable[[str], None],
+) -> tuple[int, dict[str, Any]]:
+    """Return how many layers a fine-tune keeps; "auto" judges depths by ridge heads: fine-tuning each would take hours.
+
+    Raises:
+        UsageError: depth is beyond the encoder's, or too few rows of a class for folds.
+    """
+    encoder = load_encoder(spec, max_length=max_length, normaliser=normaliser)
+
+    def embedded_at(layers: int) -> NDArray[np.float32]:
+        return embedding.embed(depths.cut(encoder, layers), data.texts, device=device, cache=embedding.default_cache())
+
+    kept, told = choose_depth(
+        encoder, depth, embedded_at, partial(ridge.cross_validate, labels=data.labels, seed=0), data, _FOLDS, say
+    )
+    return kept, {**told, "judged_by": "ridge heads"} if depth == "auto" else told
+
+
+def fit_exit_plan(
+    encoder: Encoder,
+    plan: ExitPlan,
+    embedded_at: Callable[[int], NDArray[np.float32]],
+    folded: CrossValidate,
+    refit: Callable[[NDArray[np.float32]], RidgeHead],
+    held_out: OutOfFold,
+    data: LabelledTexts,
+    *,
+    calibrated: bool,
+    say: Callable[[str], None],
+) -> early.Exits | None:
+    """Fit a head at each exit on all rows, and thresholds on the same folds as the full model's.
+
+    Returns None, and says so, where no threshold is proved at which any text leaves.
+    """
+    whole = depths.depth_of(encoder)
+    layers = early.checked_layers(plan.layers or early.default_layers(whole), whole)
+    counted = len(np.unique(held_out.folds))
+    heads: dict[int, RidgeHead] = {}
+    logits: dict[int, NDArray[np.float64]] = {}
+    for layer in layers:
+        say(f"early exit after layer {layer}: fitting its head")
+        features = embedded_at(layer)
+        heads[layer] = refit(features)
+        logits[layer] = folded(features, folds=counted).logits
+    found = early.fit_exits(
+        heads,
+        logits,
+        held_out.logits,
+        _indices(data)[held_out.rows],
+        whole,
+        allowed=plan.allowed,
+        confidence=plan.confidence,
+        calibrated=calibrated,
+    )
+    say(found.as_text() if found else "early exit: no text may leave within the bound; the model has no exits")
+    return found
+
+
+def _indices(data: LabelledTexts) -> NDArray[np.int64]:
+    index_of = {name: index for index, name in enumerate(data.classes)}
+    return np.array([index_of[name] for name in data.labels])

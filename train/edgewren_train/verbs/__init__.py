@@ -1,0 +1,1 @@
+"""One file per verb that follows training: parse, call, print."""
