@@ -136,6 +136,8 @@ def score_on_ray(
         "resumed_parts": len(finished),
     }
     folder.put(MANIFEST, json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n")
+    with contextlib.suppress(OutputError):  # all is done; what it leaves is an empty folder
+        folder.tidy()
     return document
 
 
