@@ -239,6 +239,9 @@ def _summary(report: Report, output: str | None) -> str:
     rate = report.rows / report.seconds if report.seconds else 0.0
     listed = ", ".join(f"{count:,} {name}" for name in STATUSES if (count := getattr(report, name)))
     further = f", resumed {report.resumed} times" if report.resumed else ""
+    if report.left_after_layer and report.rows > report.rejected:
+        shares = (f"{share:.1%} after layer {layer}" for layer, share in report.left_after_layer.items())
+        further += f", left {', '.join(shares)}"
     further += f", {report.prefixed:,} texts got a ' before them (--excel-safe)" if report.prefixed else ""
     return (
         f"{report.rows:,} rows{f' ({listed})' if listed else ''} in {report.seconds:,.1f} s, {rate:,.0f} rows/s"
