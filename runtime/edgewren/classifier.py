@@ -65,6 +65,7 @@ class Classifier:
         labels: label names, in the order of all score columns.
         device: "cpu" or "cuda", as used.
         variant: name of the ONNX file in use ("fp32", "int8", "fp16").
+        exits: layers after which texts leave, the whole encoder's last; empty where the model has no early exits.
         threads: texts are computed by this many threads at once.
         bundle: the opened bundle, with its manifest.
     """
@@ -84,6 +85,7 @@ class Classifier:
         self.device = device
         self.variant = variant
         self.threads = threads
+        self.exits: tuple[int, ...] = session.layers if isinstance(session, StagedSession) else ()
         self._session = session
         on_cuda = device == "cuda"
         self._scheduler = Scheduler(
