@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgewren import __version__
 from edgewren.errors import EdgewrenError
@@ -70,7 +71,7 @@ _STATUS: tuple[tuple[type[EdgewrenError], int, str], ...] = (
 )
 
 
-def build_app(models: Mapping[str, Served], readiness: Readiness, limits: Limits) -> Starlette:
+def build_app(models: Mapping[str, Served], readiness: Readiness, limits: Limits) -> ASGIApp:
     """Return the ASGI application. The first model is the default one."""
     service = _Service(models, readiness, limits)
     routes = [
@@ -94,10 +95,33 @@ def build_app(models: Mapping[str, Served], readiness: Readiness, limits: Limits
     by_path: dict[str, dict[str, Handler]] = {}
     for method, path, handler in routes:
         by_path.setdefault(path, {})[method] = service.measured(path, handler)
-    return Starlette(
+    app = Starlette(
         routes=[Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in by_path.items()],
         exception_handlers={HTTPException: _http_error},
     )
+    return _Shedding(
+        app, service, {path for path, handlers in by_path.items() if "POST" in handlers and "{" not in path}
+    )
+
+
+class _Shedding:
+    """Refuses in front of everything while every queue is full: a refusal must cost little, or a flood of them takes
+    the processor from those who were accepted.
+    """
+
+    def __init__(self, app: ASGIApp, service: _Service, paths: set[str]) -> None:
+        self._app = app
+        self._service = service
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._paths:
+            refusal = self._service.shed()
+            if refusal is not None:
+                self._service.count_shed(scope["path"])
+                await _error_answer(refusal)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class _Service:
@@ -107,6 +131,15 @@ class _Service:
         self._readiness = readiness
         self._limits = limits
         self._metrics = Metrics(models)
+
+    def shed(self) -> QueueFullError | None:
+        """Return why every request is refused now, or None."""
+        if self._readiness.draining or not all(model.queue.full for model in self._models.values()):
+            return None
+        return self._default.queue.refusal()
+
+    def count_shed(self, route: str) -> None:
+        self._metrics.answered(route, 429, 0.0)
 
     def measured(self, route: str, handler: Handler) -> Handler:
         """Wrap a handler: its errors become answers, and it is counted."""

@@ -28,6 +28,10 @@ PART_TOKENS = 4096
 """Tokens that a worker takes at once: about a hundred tweets, enough to fill batches of equal length, and below a tenth
 of a second of work on one core, so that a large request doesn't hold up the small ones behind it."""
 
+_LEAST_SPEED = 0.1
+_SMOOTHING = 0.1
+"""Share of the newest batch in the running mean of the speed."""
+
 _CHARACTERS_PER_TOKEN = 4
 _SPECIAL_TOKENS = 2
 
@@ -119,8 +123,10 @@ class WorkQueue:
         scorers: score a list of texts; each is called from a worker thread of its own.
         labels: number of labels.
         max_length: of the model, in tokens.
-        capacity_tokens: estimated tokens that may wait. A request that is larger than this is taken when nothing waits.
-        tokens_per_s: what the machine computes, for the estimate of when to try again.
+        capacity_tokens: estimated tokens that may wait at full speed. A request that is larger than this is taken when
+            nothing waits.
+        tokens_per_s: full speed. When other work takes the processor, fewer tokens may wait, so that they don't wait
+            longer.
     """
 
     def __init__(
@@ -134,8 +140,9 @@ class WorkQueue:
     ) -> None:
         self._labels = labels
         self._max_length = max_length
-        self.capacity_tokens = capacity_tokens
-        self._tokens_per_s = max(tokens_per_s, 1.0)
+        self._full_capacity = capacity_tokens
+        self._full_speed = max(tokens_per_s, 1.0)
+        self._tokens_per_s = self._full_speed
         self._parts: deque[_Part] = deque()
         self._waiting_tokens = 0
         self._computing = 0
@@ -152,6 +159,22 @@ class WorkQueue:
     def waiting_tokens(self) -> int:
         """Estimated tokens that wait, without those that are being computed."""
         return self._waiting_tokens
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Estimated tokens that may wait, at the present speed."""
+        share = min(1.0, max(_LEAST_SPEED, self._tokens_per_s / self._full_speed))
+        return int(self._full_capacity * share)
+
+    @property
+    def full(self) -> bool:
+        """Whether every request would be refused now."""
+        return bool(self._parts) and self._waiting_tokens >= self.capacity_tokens
+
+    def refusal(self) -> QueueFullError:
+        """Return what a refused request is told."""
+        seconds = math.ceil(self._waiting_tokens / self._tokens_per_s)
+        return QueueFullError(self._waiting_tokens, self.capacity_tokens, max(1, seconds))
 
     @property
     def idle(self) -> bool:
@@ -209,8 +232,7 @@ class WorkQueue:
             if self._closed:
                 raise ClosedError("The server is stopping. Send the request to another one.")
             if self._parts and self._waiting_tokens + total > self.capacity_tokens:
-                seconds = math.ceil(self._waiting_tokens / self._tokens_per_s)
-                raise QueueFullError(self._waiting_tokens, self.capacity_tokens, max(1, seconds))
+                raise self.refusal()
             request.missing = len(parts)
             self._parts.extend(parts)
             self._waiting_tokens += total
@@ -244,8 +266,11 @@ class WorkQueue:
 
     def _work(self, score: Callable[[list[str]], Scores]) -> None:
         while (parts := self._take()) is not None:
+            start = time.monotonic()
             try:
                 self._compute_or_fail(score, parts)
+                speed = len(self._threads) * sum(part.tokens for part in parts) / max(time.monotonic() - start, 1e-6)
+                self._tokens_per_s += _SMOOTHING * (speed - self._tokens_per_s)
             finally:
                 with self._changed:
                     self._computing -= 1

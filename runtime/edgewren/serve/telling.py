@@ -44,7 +44,7 @@ class Metrics:
         )
         for model in models.values():
             waiting.labels(model.name).set_function(lambda model=model: model.queue.waiting_tokens)  # type: ignore[misc]
-            capacity.labels(model.name).set(model.capacity_tokens)
+            capacity.labels(model.name).set_function(lambda model=model: model.queue.capacity_tokens)  # type: ignore[misc]
             ready.labels(model.name).set_function(lambda model=model: float(model.ready))  # type: ignore[misc]
             classifier = model.classifier
             info.labels(model.name, __version__, classifier.variant, classifier.bundle.sha256).set(1)
