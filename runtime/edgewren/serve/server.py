@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sys
 import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _IDLE_CONNECTION_S = 30
+_SWITCH_S = 0.0005
+"""Under a flood the event loop never rests, and a worker that comes back from the model would wait Python's 5 ms for
+the interpreter's lock several times per batch. This process is ours, so its interval is too."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -72,6 +76,7 @@ def serve(
         timeout_graceful_shutdown=max(1, round(finish_s)),
     )
     server = _DrainingServer(config, readiness, drain_s)
+    sys.setswitchinterval(_SWITCH_S)
     readiness.start()
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
