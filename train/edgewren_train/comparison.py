@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from edgewren.metrics import Estimate
 from edgewren_train import depth as depths
 from edgewren_train import embedding, lora, ridge
 from edgewren_train.candidate import Candidate, names
+from edgewren_train.depth_run import Depth, shallowest_as_good
 from edgewren_train.encoders import load_encoder
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.lora_recipe import LoraRecipe
@@ -171,7 +173,7 @@ def _judge_all(
     """Fill the log with what it lacks; return why candidates failed, by name."""
     failures: dict[str, str] = {}
     # Candidates that share an encoder follow each other, so that one set of embeddings is in memory at a time.
-    for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, item.depth or 0, item.recipe)):
+    for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, str(item.depth), item.recipe)):
         name = named[candidate]
         records = _Records(log, candidate)
 
@@ -220,7 +222,9 @@ class _Records:
         }
         self._log.append({"candidate": self._key, "cost": self.cost})
 
-    def add_score(self, fold: Fold, true: Sequence[str], predicted: Sequence[str], train_s: float) -> None:
+    def add_score(
+        self, fold: Fold, true: Sequence[str], predicted: Sequence[str], train_s: float, **further: int
+    ) -> None:
         from sklearn.metrics import balanced_accuracy_score, f1_score
 
         record = {
@@ -232,6 +236,7 @@ class _Records:
             "balanced_accuracy": float(balanced_accuracy_score(true, predicted)),
             "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0)),
             "train_s": round(train_s, 4),
+            **further,
         }
         self.scores[fold.repeat, fold.number] = record
         self._log.append(record)
@@ -253,9 +258,9 @@ class _Features:
 
     def __init__(self, texts: Sequence[str], device: str, cache: Path | None, say: Callable[[str], None]) -> None:
         self._texts, self._device, self._cache, self._say = texts, device, cache, say
-        self._key: tuple[str, str, int | None] | None = None
+        self._key: tuple[str, str, Depth] | None = None
         self._embedded: _Embedded | None = None
-        self._failed: dict[tuple[str, str, int | None], EdgewrenError] = {}
+        self._failed: dict[tuple[str, str, Depth], EdgewrenError] = {}
 
     def of(self, candidate: Candidate) -> _Embedded:
         key = (candidate.encoder, candidate.normaliser, candidate.depth)
@@ -270,10 +275,14 @@ class _Features:
                 raise
         return self._embedded
 
+    def at_each_depth(self, candidate: Candidate) -> dict[int, _Embedded]:
+        layers = depths.depth_of(load_encoder(candidate.encoder, normaliser=candidate.normaliser))
+        return {depth: self.of(replace(candidate, depth=depth)) for depth in range(1, layers + 1)}
+
     def _embed(self, candidate: Candidate) -> _Embedded:
         encoder = load_encoder(candidate.encoder, normaliser=candidate.normaliser)
         depth = ""
-        if candidate.depth is not None:
+        if isinstance(candidate.depth, int):
             encoder = depths.cut(encoder, candidate.depth)
             depth = f", depth {candidate.depth}"
         self._say(f"encoder {encoder.id}{depth}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
@@ -308,19 +317,69 @@ def _judge_ridge(
     if not missing and records.cost:
         advance(len(folds))
         return
+    if candidate.depth == "auto":
+        _judge_chosen_depths(data, missing, candidate, records, features.at_each_depth(candidate), advance)
+        return
     embedded = features.of(candidate)
     if not records.cost:
-        head = (embedded.values.shape[1] + 1) * (1 if len(data.classes) == 2 else len(data.classes))
-        records.add_cost(embedded.texts_per_s, embedded.parameters + head, embedded.parameter_bytes + 4 * head)
-    labels = np.asarray(data.labels)
+        _add_cost(records, embedded, len(data.classes))
+    for fold in missing:
+        start = time.perf_counter()
+        head = _fit(embedded.values, data, fold, candidate)
+        seconds = time.perf_counter() - start
+        _add_score(records, head, embedded.values, data, fold, seconds)
+        advance(len(records.scores))
+
+
+def _judge_chosen_depths(
+    data: LabelledTexts,
+    missing: Sequence[Fold],
+    candidate: Candidate,
+    records: _Records,
+    at_depth: dict[int, _Embedded],
+    advance: Callable[[int], None],
+) -> None:
+    """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
     grid, extend = candidate.alpha_grid()
     for fold in missing:
         start = time.perf_counter()
-        head_fitted = ridge.fit(embedded.values[fold.train], labels[fold.train].tolist(), alphas=grid, extend=extend)
+        choice = shallowest_as_good(
+            {depth: embedded.values[fold.train] for depth, embedded in at_depth.items()},
+            [data.labels[row] for row in fold.train.tolist()],
+            alphas=grid,
+            extend=extend,
+        )
+        values = at_depth[choice.depth].values
+        head = _fit(values, data, fold, candidate)
         seconds = time.perf_counter() - start
-        predicted = head_fitted.predict(embedded.values[fold.held_out], data.classes)
-        records.add_score(fold, labels[fold.held_out].tolist(), predicted, seconds)
+        _add_score(records, head, values, data, fold, seconds, depth=choice.depth)
         advance(len(records.scores))
+    if not records.cost:
+        chosen = Counter(int(record["depth"]) for record in records.scores.values())
+        _add_cost(records, at_depth[min(chosen, key=lambda depth: (-chosen[depth], depth))], len(data.classes))
+
+
+def _fit(values: NDArray[np.float32], data: LabelledTexts, fold: Fold, candidate: Candidate) -> ridge.RidgeHead:
+    grid, extend = candidate.alpha_grid()
+    return ridge.fit(values[fold.train], [data.labels[row] for row in fold.train.tolist()], alphas=grid, extend=extend)
+
+
+def _add_score(
+    records: _Records,
+    head: ridge.RidgeHead,
+    values: NDArray[np.float32],
+    data: LabelledTexts,
+    fold: Fold,
+    seconds: float,
+    **further: int,
+) -> None:
+    true = [data.labels[row] for row in fold.held_out.tolist()]
+    records.add_score(fold, true, head.predict(values[fold.held_out], data.classes), seconds, **further)
+
+
+def _add_cost(records: _Records, embedded: _Embedded, classes: int) -> None:
+    head = (embedded.values.shape[1] + 1) * (1 if classes == 2 else classes)
+    records.add_cost(embedded.texts_per_s, embedded.parameters + head, embedded.parameter_bytes + 4 * head)
 
 
 def _judge_lora(
@@ -343,7 +402,7 @@ def _judge_lora(
         max_length=recipe.max_length,
         normaliser=candidate.normaliser,
         seed=recipe.seed,
-        depth=candidate.depth,
+        depth=candidate.depth if isinstance(candidate.depth, int) else None,
     )
     ids = base.tokenizer.encode(data.texts).ids
     labels = [data.classes.index(label) for label in data.labels]
