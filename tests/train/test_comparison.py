@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from edgewren.cli.main import main
 from edgewren.errors import InputError
-from edgewren_train import comparison, comparison_files, embedding, lora
+from edgewren_train import candidate_features, comparison, comparison_files, embedding, lora
 from edgewren_train.candidate import Candidate, combine
 from edgewren_train.comparison import Comparison, Cost, Design, Judged, compare, pareto_front
 from edgewren_train.depth import cut, depth_of
@@ -150,7 +150,7 @@ def test_a_log_from_before_depths_goes_on(sentence_folder, tmp_path, monkeypatch
     log = next((tmp_path / "out").glob("*.jsonl")).read_text()
     assert '"normaliser": "http"' in log or '"normaliser":"http"' in log
     assert "depth" not in log
-    monkeypatch.setattr(comparison, "load_encoder", None)  # nothing is left to embed
+    monkeypatch.setattr(candidate_features, "load_encoder", None)  # nothing is left to embed
     again = compare(DATA, tmp_path / "out", [candidate], DESIGN)
     assert again.judged[0].balanced_accuracies == first.judged[0].balanced_accuracies
 
@@ -215,7 +215,7 @@ def test_an_encoder_that_fails_is_tried_once(tmp_path, monkeypatch):
         tried.append(spec)
         raise InputError("not there")
 
-    monkeypatch.setattr(comparison, "load_encoder", failing)
+    monkeypatch.setattr(candidate_features, "load_encoder", failing)
     candidates = combine({"encoder": ["gone"], "alphas": ["wide", "classic"]})
     with pytest.raises(InputError, match="alphas wide: not there; alphas classic: not there"):
         compare(DATA, tmp_path / "out", candidates, DESIGN)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +19,16 @@ from numpy.typing import NDArray
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, OutputError
 from edgewren.metrics import Estimate
-from edgewren_train import depth as depths
-from edgewren_train import embedding, lora, ridge
+from edgewren_train import lora, ridge
 from edgewren_train.candidate import Candidate, names
-from edgewren_train.depth_run import Depth, shallowest_as_good
-from edgewren_train.encoders import load_encoder
+from edgewren_train.candidate_features import Embedded, Features
+from edgewren_train.depth_run import shallowest_as_good
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import PairedTest, holm, mean_score, paired_test
 from edgewren_train.run_log import RunLog
 
 logger = logging.getLogger(__name__)
-
-_TIMED_TEXTS = 128
-"""Where all embeddings come from the cache, this many texts are embedded anew to time the encoder."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def compare(
     }
     log = RunLog(folder, plan, force=force)
     named = dict(zip(candidates, names(candidates), strict=True))
-    features = _Features(data.texts, device, cache, say)
+    features = Features(data.texts, device, cache, say)
     with log.locked():
         failures = _judge_all(data, folds, named, log, features, device, on_fold)
     for name, reason in failures.items():
@@ -166,7 +162,7 @@ def _judge_all(
     folds: Sequence[Fold],
     named: dict[Candidate, str],
     log: RunLog,
-    features: _Features,
+    features: Features,
     device: str,
     on_fold: Callable[[str, int, int], None] | None,
 ) -> dict[str, str]:
@@ -245,72 +241,12 @@ class _Records:
         return [fold for fold in folds if (fold.repeat, fold.number) not in self.scores]
 
 
-@dataclass
-class _Embedded:
-    values: NDArray[np.float32]
-    texts_per_s: float
-    parameters: int
-    parameter_bytes: int
-
-
-class _Features:
-    """Embeddings of all texts, of the encoder asked for last."""
-
-    def __init__(self, texts: Sequence[str], device: str, cache: Path | None, say: Callable[[str], None]) -> None:
-        self._texts, self._device, self._cache, self._say = texts, device, cache, say
-        self._key: tuple[str, str, Depth] | None = None
-        self._embedded: _Embedded | None = None
-        self._failed: dict[tuple[str, str, Depth], EdgewrenError] = {}
-
-    def of(self, candidate: Candidate) -> _Embedded:
-        key = (candidate.encoder, candidate.normaliser, candidate.depth)
-        if key in self._failed:  # a hub that cannot be reached takes minutes to say so
-            raise self._failed[key]
-        if self._embedded is None or key != self._key:
-            self._embedded = None  # before the next encoder takes memory
-            try:
-                self._embedded, self._key = self._embed(candidate), key
-            except EdgewrenError as error:
-                self._failed[key] = error
-                raise
-        return self._embedded
-
-    def at_each_depth(self, candidate: Candidate) -> dict[int, _Embedded]:
-        layers = depths.depth_of(load_encoder(candidate.encoder, normaliser=candidate.normaliser))
-        return {depth: self.of(replace(candidate, depth=depth)) for depth in range(1, layers + 1)}
-
-    def _embed(self, candidate: Candidate) -> _Embedded:
-        encoder = load_encoder(candidate.encoder, normaliser=candidate.normaliser)
-        depth = ""
-        if isinstance(candidate.depth, int):
-            encoder = depths.cut(encoder, candidate.depth)
-            depth = f", depth {candidate.depth}"
-        self._say(f"encoder {encoder.id}{depth}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
-        at_hand = self._cache is not None and embedding.is_cached(encoder, self._texts, self._cache)
-        start = time.perf_counter()
-        values = embedding.embed(encoder, self._texts, device=self._device, cache=self._cache)
-        seconds, timed = time.perf_counter() - start, len(self._texts)
-        if at_hand:
-            step = max(1, len(self._texts) // _TIMED_TEXTS)
-            sample = list(self._texts[::step])[:_TIMED_TEXTS]
-            start = time.perf_counter()
-            embedding.embed(encoder, sample, device=self._device)
-            seconds, timed = time.perf_counter() - start, len(sample)
-        parameters = list(encoder.model.parameters())
-        return _Embedded(
-            values,
-            timed / max(seconds, 1e-9),
-            sum(parameter.numel() for parameter in parameters),
-            sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        )
-
-
 def _judge_ridge(
     data: LabelledTexts,
     folds: Sequence[Fold],
     candidate: Candidate,
     records: _Records,
-    features: _Features,
+    features: Features,
     advance: Callable[[int], None],
 ) -> None:
     missing = records.missing(folds)
@@ -336,7 +272,7 @@ def _judge_chosen_depths(
     missing: Sequence[Fold],
     candidate: Candidate,
     records: _Records,
-    at_depth: dict[int, _Embedded],
+    at_depth: dict[int, Embedded],
     advance: Callable[[int], None],
 ) -> None:
     """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
@@ -377,7 +313,7 @@ def _add_score(
     records.add_score(fold, true, head.predict(values[fold.held_out], data.classes), seconds, **further)
 
 
-def _add_cost(records: _Records, embedded: _Embedded, classes: int) -> None:
+def _add_cost(records: _Records, embedded: Embedded, classes: int) -> None:
     head = (embedded.values.shape[1] + 1) * (1 if classes == 2 else classes)
     records.add_cost(embedded.texts_per_s, embedded.parameters + head, embedded.parameter_bytes + 4 * head)
 
