@@ -301,6 +301,26 @@ class Classifier:
         """Texts that are best tokenised, de-duplicated and scheduled together on this device."""
         return CUDA_WINDOW_ROWS if self.device == "cuda" else WINDOW_ROWS
 
+    def with_threads(self, threads: int) -> Classifier:
+        """Return the same loaded model, in the same memory, computing with another number of threads.
+
+        For programs that have threads of their own: one such classifier with `threads=1` in each computes without
+        handing work over. Closing one closes the model for all.
+
+        Raises:
+            UsageError: threads is below 1.
+        """
+        if threads < 1:
+            raise UsageError(f"threads is {threads}, expected at least 1.")
+        return Classifier(
+            self.bundle,
+            self._session,
+            self._scheduler.tokenizer,
+            device=self.device,
+            variant=self.variant,
+            threads=threads,
+        )
+
     def close(self) -> None:
         """Give memory and threads back. Calls in flight in other threads end with a UsageError after the batches in
         hand; so does every later call. Closing twice is no error.
