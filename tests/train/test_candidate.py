@@ -30,7 +30,7 @@ def test_candidates_are_all_combinations_each_once():
         ({"encoder": ["one/same", "two/same"]}, ["one/same", "two/same"]),
         ({"encoder": ["minilm"], "alphas": ["wide", "1/10"]}, ["alphas wide", "alphas 1/10"]),
         ({"encoder": ["minilm"], "recipe": ["ridge", "lora"]}, ["ridge", "lora"]),
-        ({"encoder": ["minilm"], "depth": [1, 3, None]}, ["1 layer", "3 layers", "whole encoder"]),
+        ({"encoder": ["minilm"], "depth": [1, 3, None, "auto"]}, ["1 layer", "3 layers", "whole encoder", "depth auto"]),
         ({"encoder": ["minilm"], "depth": [3]}, ["minilm"]),
         ({"encoder": ["a", "b"], "normaliser": ["http", "none"]},
          ["a, normaliser http", "a, normaliser none", "b, normaliser http", "b, normaliser none"]),

@@ -13,10 +13,11 @@ from sklearn.metrics import balanced_accuracy_score
 
 from edgewren.cli.main import main
 from edgewren.errors import InputError
-from edgewren_train import comparison, comparison_files, embedding, lora
+from edgewren_train import candidate_features, comparison, comparison_files, embedding, lora
 from edgewren_train.candidate import Candidate, combine
 from edgewren_train.comparison import Comparison, Cost, Design, Judged, compare, pareto_front
 from edgewren_train.depth import cut, depth_of
+from edgewren_train.depth_run import shallowest_as_good
 from edgewren_train.encoders import load_encoder
 from edgewren_train.folds import repeated_folds
 from edgewren_train.lora_recipe import LoraRecipe
@@ -110,6 +111,25 @@ def test_all_depths_are_one_candidate_for_each_layer(csv_file, sentence_folder, 
     assert all(f" {name} " in text for name in ("1 layer", "2 layers", "3 layers"))
 
 
+def test_auto_chooses_a_depth_in_each_training_part_alone(sentence_folder, tmp_path):
+    folder = str(sentence_folder("bert", layers=3))
+    result = compare(DATA, tmp_path / "out", combine({"encoder": [folder], "depth": ["auto", 1, 2, 3]}), DESIGN)
+    at_depth = {
+        depth: embedding.embed(cut(load_encoder(folder, normaliser="http"), depth), TEXTS) for depth in (1, 2, 3)
+    }
+    scores = {item.candidate.depth: item for item in result.judged}
+    chosen = []
+    for place, fold in enumerate(repeated_folds(LABELS, folds=3, repeats=2, seed=0)):
+        rows = fold.train.tolist()
+        choice = shallowest_as_good({d: v[rows] for d, v in at_depth.items()}, [LABELS[row] for row in rows])
+        chosen.append(choice.depth)
+        assert scores["auto"].balanced_accuracies[place] == scores[choice.depth].balanced_accuracies[place]
+    log = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()]
+    assert [r["depth"] for r in log if r["candidate"].get("depth") == "auto" and "fold" in r] == chosen
+    commonest = min(set(chosen), key=lambda depth: (-chosen.count(depth), depth))
+    assert scores["auto"].cost.parameters == scores[commonest].cost.parameters
+
+
 def test_a_depth_beyond_the_encoder_fails_alone(csv_file, sentence_folder, tmp_path, capsys):
     folder = sentence_folder("bert", layers=3)
     assert run(csv_file, tmp_path / "out", "--encoders", folder, "--depths", "2,7") == 5
@@ -130,7 +150,7 @@ def test_a_log_from_before_depths_goes_on(sentence_folder, tmp_path, monkeypatch
     log = next((tmp_path / "out").glob("*.jsonl")).read_text()
     assert '"normaliser": "http"' in log or '"normaliser":"http"' in log
     assert "depth" not in log
-    monkeypatch.setattr(comparison, "load_encoder", None)  # nothing is left to embed
+    monkeypatch.setattr(candidate_features, "load_encoder", None)  # nothing is left to embed
     again = compare(DATA, tmp_path / "out", [candidate], DESIGN)
     assert again.judged[0].balanced_accuracies == first.judged[0].balanced_accuracies
 
@@ -195,7 +215,7 @@ def test_an_encoder_that_fails_is_tried_once(tmp_path, monkeypatch):
         tried.append(spec)
         raise InputError("not there")
 
-    monkeypatch.setattr(comparison, "load_encoder", failing)
+    monkeypatch.setattr(candidate_features, "load_encoder", failing)
     candidates = combine({"encoder": ["gone"], "alphas": ["wide", "classic"]})
     with pytest.raises(InputError, match="alphas wide: not there; alphas classic: not there"):
         compare(DATA, tmp_path / "out", candidates, DESIGN)
@@ -240,7 +260,7 @@ def test_table_files_and_picture_say_the_same(csv_file, sentence_folder, tmp_pat
         (["--folds", "40"], 4, "fewer than the 40 folds"),
         (["--alphas", "1/many"], 2, "alphas are '1/many'"),
         (["--depths", "0"], 2, "--depths names '0', expected numbers of layers from 1"),
-        (["--depths", "auto"], 2, "'train ridge --depth auto' chooses one"),
+        (["--depths", "auto", "--recipe", "lora"], 2, "depth auto is only compared with ridge"),
         (["--depths", ","], 2, "--depths names nothing to compare"),
         (["--encoders", ","], 2, "names nothing to compare"),
         (["--from-sweep", "nowhere"], 4, "nowhere holds no finished sweep"),

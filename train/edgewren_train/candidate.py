@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgewren.errors import UsageError
 from edgewren_train import ridge
@@ -28,7 +28,8 @@ class Candidate:
         encoder: hub id, folder, or "minilm".
         recipe: "ridge" or "lora".
         normaliser: "none" or "http".
-        depth: layers of the encoder that are kept, from its first; None: the whole encoder.
+        depth: layers of the encoder that are kept, from its first; None: the whole encoder; "auto" (ridge only): chosen
+            anew in each training part, as `train ridge --depth auto` does.
         alphas: ridge: "wide", "classic", or values like "1/10/100".
         lora: settings of LoRA; only with that recipe.
     """
@@ -36,14 +37,17 @@ class Candidate:
     encoder: str
     recipe: str = "ridge"
     normaliser: str = "http"
-    depth: int | None = None
+    depth: int | Literal["auto"] | None = None
     alphas: str = "wide"
     lora: LoraRecipe | None = None
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise UsageError(f"recipe is {self.recipe!r}, expected ridge or lora.")
-        if self.depth is not None and self.depth < 1:
+        if self.depth == "auto":
+            if self.recipe != "ridge":
+                raise UsageError("depth auto is only compared with ridge. Name numbers of layers for lora.")
+        elif self.depth is not None and self.depth < 1:
             raise UsageError(f"depth is {self.depth}, expected a number of layers from 1 (0: 'train static').")
         self.alpha_grid()
 
@@ -103,5 +107,6 @@ def names(candidates: Sequence[Candidate]) -> list[str]:
 
 def _part(name: str, value: Any) -> str:
     if name == "depth":
-        return "whole encoder" if value is None else f"{value} layer{'s' if value > 1 else ''}"
+        words = {None: "whole encoder", "auto": "depth auto", 1: "1 layer"}
+        return words.get(value, f"{value} layers")
     return str(value) if name == "recipe" else f"{name} {value}"

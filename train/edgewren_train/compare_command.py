@@ -6,10 +6,13 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 from edgewren_train import commands
+
+if TYPE_CHECKING:
+    from edgewren_train.depth_run import Depth
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,8 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--depths",
         default="whole",
-        metavar="1,3,whole|all",
-        help="layers of the encoders that are kept: numbers, whole, or all for each depth (default: whole)",
+        metavar="1,3,whole,all,auto",
+        help="layers of the encoders that are kept: numbers, whole, all for each depth, or auto (ridge): chosen anew "
+        "in each training part (default: whole)",
     )
     parser.add_argument(
         "--recipe", default="ridge", metavar="ridge|lora|ridge,lora", help="what is trained (default: ridge)"
@@ -131,29 +135,30 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _depths(spec: str, encoder: str) -> list[int | None]:
+def _depths(spec: str, encoder: str) -> list[Depth]:
     """Return what --depths means for an encoder; None is the whole of it.
 
     Raises:
-        UsageError: a part is neither a number from 1 nor "whole" or "all".
+        UsageError: a part is neither a number from 1 nor "whole", "all" or "auto".
     """
-    found: list[int | None] = []
+    found: list[Depth] = []
     for part in _listed(spec):
         if part == "all":
             found += _all_depths(encoder)
         elif part == "whole":
             found.append(None)
+        elif part == "auto":
+            found.append("auto")
         elif part.isascii() and part.isdigit() and int(part) >= 1:
             found.append(int(part))
         else:
             raise UsageError(
-                f"--depths names {part!r}, expected numbers of layers from 1 (0: 'train static'), whole, or all. "
-                "'train ridge --depth auto' chooses one."
+                f"--depths names {part!r}, expected numbers of layers from 1 (0: 'train static'), whole, all or auto."
             )
     return list(dict.fromkeys(found))
 
 
-def _all_depths(encoder: str) -> list[int | None]:
+def _all_depths(encoder: str) -> list[Depth]:
     from edgewren_train.depth import depth_of
     from edgewren_train.encoders import load_encoder
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +19,16 @@ from numpy.typing import NDArray
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, OutputError
 from edgewren.metrics import Estimate
-from edgewren_train import depth as depths
-from edgewren_train import embedding, lora, ridge
+from edgewren_train import lora, ridge
 from edgewren_train.candidate import Candidate, names
-from edgewren_train.encoders import load_encoder
+from edgewren_train.candidate_features import Embedded, Features
+from edgewren_train.depth_run import shallowest_as_good
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import PairedTest, holm, mean_score, paired_test
 from edgewren_train.run_log import RunLog
 
 logger = logging.getLogger(__name__)
-
-_TIMED_TEXTS = 128
-"""Where all embeddings come from the cache, this many texts are embedded anew to time the encoder."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def compare(
     }
     log = RunLog(folder, plan, force=force)
     named = dict(zip(candidates, names(candidates), strict=True))
-    features = _Features(data.texts, device, cache, say)
+    features = Features(data.texts, device, cache, say)
     with log.locked():
         failures = _judge_all(data, folds, named, log, features, device, on_fold)
     for name, reason in failures.items():
@@ -164,14 +162,14 @@ def _judge_all(
     folds: Sequence[Fold],
     named: dict[Candidate, str],
     log: RunLog,
-    features: _Features,
+    features: Features,
     device: str,
     on_fold: Callable[[str, int, int], None] | None,
 ) -> dict[str, str]:
     """Fill the log with what it lacks; return why candidates failed, by name."""
     failures: dict[str, str] = {}
     # Candidates that share an encoder follow each other, so that one set of embeddings is in memory at a time.
-    for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, item.depth or 0, item.recipe)):
+    for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, str(item.depth), item.recipe)):
         name = named[candidate]
         records = _Records(log, candidate)
 
@@ -220,7 +218,9 @@ class _Records:
         }
         self._log.append({"candidate": self._key, "cost": self.cost})
 
-    def add_score(self, fold: Fold, true: Sequence[str], predicted: Sequence[str], train_s: float) -> None:
+    def add_score(
+        self, fold: Fold, true: Sequence[str], predicted: Sequence[str], train_s: float, **further: int
+    ) -> None:
         from sklearn.metrics import balanced_accuracy_score, f1_score
 
         record = {
@@ -232,6 +232,7 @@ class _Records:
             "balanced_accuracy": float(balanced_accuracy_score(true, predicted)),
             "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0)),
             "train_s": round(train_s, 4),
+            **further,
         }
         self.scores[fold.repeat, fold.number] = record
         self._log.append(record)
@@ -240,87 +241,81 @@ class _Records:
         return [fold for fold in folds if (fold.repeat, fold.number) not in self.scores]
 
 
-@dataclass
-class _Embedded:
-    values: NDArray[np.float32]
-    texts_per_s: float
-    parameters: int
-    parameter_bytes: int
-
-
-class _Features:
-    """Embeddings of all texts, of the encoder asked for last."""
-
-    def __init__(self, texts: Sequence[str], device: str, cache: Path | None, say: Callable[[str], None]) -> None:
-        self._texts, self._device, self._cache, self._say = texts, device, cache, say
-        self._key: tuple[str, str, int | None] | None = None
-        self._embedded: _Embedded | None = None
-        self._failed: dict[tuple[str, str, int | None], EdgewrenError] = {}
-
-    def of(self, candidate: Candidate) -> _Embedded:
-        key = (candidate.encoder, candidate.normaliser, candidate.depth)
-        if key in self._failed:  # a hub that cannot be reached takes minutes to say so
-            raise self._failed[key]
-        if self._embedded is None or key != self._key:
-            self._embedded = None  # before the next encoder takes memory
-            try:
-                self._embedded, self._key = self._embed(candidate), key
-            except EdgewrenError as error:
-                self._failed[key] = error
-                raise
-        return self._embedded
-
-    def _embed(self, candidate: Candidate) -> _Embedded:
-        encoder = load_encoder(candidate.encoder, normaliser=candidate.normaliser)
-        depth = ""
-        if candidate.depth is not None:
-            encoder = depths.cut(encoder, candidate.depth)
-            depth = f", depth {candidate.depth}"
-        self._say(f"encoder {encoder.id}{depth}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
-        at_hand = self._cache is not None and embedding.is_cached(encoder, self._texts, self._cache)
-        start = time.perf_counter()
-        values = embedding.embed(encoder, self._texts, device=self._device, cache=self._cache)
-        seconds, timed = time.perf_counter() - start, len(self._texts)
-        if at_hand:
-            step = max(1, len(self._texts) // _TIMED_TEXTS)
-            sample = list(self._texts[::step])[:_TIMED_TEXTS]
-            start = time.perf_counter()
-            embedding.embed(encoder, sample, device=self._device)
-            seconds, timed = time.perf_counter() - start, len(sample)
-        parameters = list(encoder.model.parameters())
-        return _Embedded(
-            values,
-            timed / max(seconds, 1e-9),
-            sum(parameter.numel() for parameter in parameters),
-            sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        )
-
-
 def _judge_ridge(
     data: LabelledTexts,
     folds: Sequence[Fold],
     candidate: Candidate,
     records: _Records,
-    features: _Features,
+    features: Features,
     advance: Callable[[int], None],
 ) -> None:
     missing = records.missing(folds)
     if not missing and records.cost:
         advance(len(folds))
         return
+    if candidate.depth == "auto":
+        _judge_chosen_depths(data, missing, candidate, records, features.at_each_depth(candidate), advance)
+        return
     embedded = features.of(candidate)
     if not records.cost:
-        head = (embedded.values.shape[1] + 1) * (1 if len(data.classes) == 2 else len(data.classes))
-        records.add_cost(embedded.texts_per_s, embedded.parameters + head, embedded.parameter_bytes + 4 * head)
-    labels = np.asarray(data.labels)
+        _add_cost(records, embedded, len(data.classes))
+    for fold in missing:
+        start = time.perf_counter()
+        head = _fit(embedded.values, data, fold, candidate)
+        seconds = time.perf_counter() - start
+        _add_score(records, head, embedded.values, data, fold, seconds)
+        advance(len(records.scores))
+
+
+def _judge_chosen_depths(
+    data: LabelledTexts,
+    missing: Sequence[Fold],
+    candidate: Candidate,
+    records: _Records,
+    at_depth: dict[int, Embedded],
+    advance: Callable[[int], None],
+) -> None:
+    """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
     grid, extend = candidate.alpha_grid()
     for fold in missing:
         start = time.perf_counter()
-        head_fitted = ridge.fit(embedded.values[fold.train], labels[fold.train].tolist(), alphas=grid, extend=extend)
+        choice = shallowest_as_good(
+            {depth: embedded.values[fold.train] for depth, embedded in at_depth.items()},
+            [data.labels[row] for row in fold.train.tolist()],
+            alphas=grid,
+            extend=extend,
+        )
+        values = at_depth[choice.depth].values
+        head = _fit(values, data, fold, candidate)
         seconds = time.perf_counter() - start
-        predicted = head_fitted.predict(embedded.values[fold.held_out], data.classes)
-        records.add_score(fold, labels[fold.held_out].tolist(), predicted, seconds)
+        _add_score(records, head, values, data, fold, seconds, depth=choice.depth)
         advance(len(records.scores))
+    if not records.cost:
+        chosen = Counter(int(record["depth"]) for record in records.scores.values())
+        _add_cost(records, at_depth[min(chosen, key=lambda depth: (-chosen[depth], depth))], len(data.classes))
+
+
+def _fit(values: NDArray[np.float32], data: LabelledTexts, fold: Fold, candidate: Candidate) -> ridge.RidgeHead:
+    grid, extend = candidate.alpha_grid()
+    return ridge.fit(values[fold.train], [data.labels[row] for row in fold.train.tolist()], alphas=grid, extend=extend)
+
+
+def _add_score(
+    records: _Records,
+    head: ridge.RidgeHead,
+    values: NDArray[np.float32],
+    data: LabelledTexts,
+    fold: Fold,
+    seconds: float,
+    **further: int,
+) -> None:
+    true = [data.labels[row] for row in fold.held_out.tolist()]
+    records.add_score(fold, true, head.predict(values[fold.held_out], data.classes), seconds, **further)
+
+
+def _add_cost(records: _Records, embedded: Embedded, classes: int) -> None:
+    head = (embedded.values.shape[1] + 1) * (1 if classes == 2 else classes)
+    records.add_cost(embedded.texts_per_s, embedded.parameters + head, embedded.parameter_bytes + 4 * head)
 
 
 def _judge_lora(
@@ -343,7 +338,7 @@ def _judge_lora(
         max_length=recipe.max_length,
         normaliser=candidate.normaliser,
         seed=recipe.seed,
-        depth=candidate.depth,
+        depth=candidate.depth if isinstance(candidate.depth, int) else None,
     )
     ids = base.tokenizer.encode(data.texts).ids
     labels = [data.classes.index(label) for label in data.labels]

@@ -5,7 +5,7 @@ Knows runs and recipes; what is decided on numbers alone stands in `depth` and `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -110,6 +110,35 @@ def choose_depth(
         "standard_errors": {str(key): value for key, value in choice.errors.items()},
         "rule": "one standard error (Breiman et al. 1984)",
     }
+
+
+def shallowest_as_good(
+    at_depth: Mapping[int, NDArray[np.float32]],
+    labels: Sequence[str],
+    *,
+    alphas: Sequence[float] = ridge.WIDE_GRID,
+    extend: bool = True,
+    seed: int = 0,
+) -> depths.Choice:
+    """Choose a depth as --depth auto does, on embeddings at hand.
+
+    Args:
+        at_depth: embeddings of the same texts by number of layers, float32 [n, dimension] each.
+        labels: one per text.
+
+    Raises:
+        UsageError: a label has fewer than 2 rows.
+    """
+    classes = sorted(set(labels))
+    counted = min(_FOLDS, *(labels.count(name) for name in classes))
+    if counted < 2:
+        raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
+    true = np.array([classes.index(label) for label in labels])
+    losses = {}
+    for depth, features in at_depth.items():
+        held_out = ridge.cross_validate(features, labels, folds=counted, seed=seed, alphas=alphas, extend=extend)
+        losses[depth] = depths.squared_errors(held_out.logits, true[held_out.rows])
+    return depths.choose(losses)
 
 
 def choose_depth_with_ridge(
