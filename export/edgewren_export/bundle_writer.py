@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import edgewren
-from edgewren.bundle import MANIFEST, Bundle, File, Manifest, StageFile, Variant, check_content
+from edgewren.bundle import Bundle, check_content
 from edgewren.errors import OutputError, UsageError
+from edgewren.manifest import MANIFEST, File, Manifest, StageFile, Variant
 from edgewren_export.built import Built
 from edgewren_export.card import model_card
 from edgewren_export.trained_model import TrainedModel

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewren.bundle import Manifest
 from edgewren.errors import UsageError
+from edgewren.manifest import Manifest
 from edgewren_export import encoder_export, parity, static_export
 from edgewren_export.bundle_writer import check_target, write_bundle
 from edgewren_export.gate_texts import gate_texts
