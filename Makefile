@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CPU_VENV := .venv-cpu
 CPU_BIN := $(CPU_VENV)/bin
+SCALE_VENV := .venv-scale
+SCALE_BIN := $(SCALE_VENV)/bin
 RIVALS_VENV := .venv-rivals
 RIVALS_BIN := $(RIVALS_VENV)/bin
 PIP_QUIETLY := install --quiet --disable-pip-version-check
@@ -15,7 +17,7 @@ BUNDLES ?= artifacts
 TRAINED_ON = $(DATA)/media_bias_train.csv --label-column bias --encoder minilm --test $(DATA)/media_bias_test.csv
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo demo-train artifacts test test-fast prove-archives check format bench bench-rivals fuzz-bundles bench-load clean
+.PHONY: demo demo-train artifacts test test-fast test-scale prove-archives check format bench bench-rivals fuzz-bundles bench-load clean
 
 demo: $(CPU_VENV)/.ready ## score a shipped file with the default inside the wheel and with a larger bundle; needs no more than edgewren[cpu]
 	@rm -rf $(DEMO) && mkdir $(DEMO)
@@ -44,6 +46,9 @@ test: check $(VENV)/.ready $(CPU_VENV)/.ready ## everything: checks, then all te
 
 test-fast: $(VENV)/.ready ## tests without real models and fresh environments
 	$(BIN)/python -m pytest -m "not slow"
+
+test-scale: $(SCALE_VENV)/.ready ## Ray with two workers and Spark local[2], workers killed at random; needs Java 17
+	$(SCALE_BIN)/python -m pytest tests/scale -m scale
 
 prove-archives: $(VENV)/.ready ## failing operations, deaths, power cuts, kills while archives are scored
 	$(BIN)/python -m pytest tests/archive -m "proof or not proof"
@@ -86,6 +91,12 @@ fuzz-bundles: $(VENV)/.ready ## mutated bundles through the loader, in processes
 bench-load: $(VENV)/.ready ## time to load BUNDLE, with and without the checks
 	$(BIN)/python benchmarks/load_time.py $(BUNDLE)
 
+# Ray and Spark are large and nobody else's need, so they are not in .venv. onnx makes the tests' own models.
+$(SCALE_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SCALE_VENV)
+	$(SCALE_BIN)/python $(PIP_INSTALL) -e ".[cpu,ray,spark]" pytest onnx
+	@touch $@
+
 $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(RIVALS_VENV)
 	$(RIVALS_BIN)/python -m pip $(PIP_QUIETLY) -c benchmarks/requirements.txt torch
@@ -94,4 +105,4 @@ $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CPU_VENV) $(RIVALS_VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CPU_VENV) $(SCALE_VENV) $(RIVALS_VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -159,3 +159,19 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def three_class_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _make_bundle(tmp_path_factory.mktemp("bundles") / "three", labels=("a", "b", "c"))
+
+
+def staged_texts(count: int = 240) -> list[str]:
+    """Return invented texts of the tiny bundles' words, of one to twelve of them."""
+    rng = np.random.default_rng(11)
+    known = [word for word in WORDS if word != NON_FINITE_WORD]
+    return [" ".join(rng.choice(known, size=1 + index % 12)) for index in range(count)]
+
+
+@pytest.fixture(scope="session")
+def staged_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A bundle with fp32 and fp32_exit, and texts of which about a third leave at each of its two exits."""
+    import staged_models
+
+    texts = staged_texts()
+    return staged_models.into(_make_bundle(tmp_path_factory.mktemp("bundles") / "staged"), texts), texts

@@ -32,12 +32,18 @@ RUNTIME_OPTIONS = {
     "integrations/pandas.py": {"pandas"},
     "integrations/polars.py": {"polars"},
     "integrations/hub.py": {"huggingface_hub"},
+    "integrations/arrow.py": {"pyarrow"},
+    "integrations/remote_files.py": {"pyarrow", "fsspec"},
+    "integrations/ray.py": {"ray", "pyarrow"},
+    "integrations/ray_archive.py": {"ray"},
+    "integrations/spark.py": {"pyspark", "pyarrow", "pandas"},
     "serve/app.py": {"starlette"},
     "serve/openapi.py": {"starlette"},
     "serve/page.py": {"starlette"},
     "serve/server.py": {"uvicorn"},
     "serve/telling.py": {"prometheus_client"},
 }
+INTEGRATIONS_USERS = ("cli/hub.py", "cli/score.py")
 FLOORS = (
     {"cli", "__main__"},
     {"archive", "integrations", "serve", "verification", "diagnosis", "measurement"},
@@ -114,10 +120,22 @@ def test_each_integration_is_imported_by_nobody_but_its_own_user():
         if relative.startswith("integrations/"):
             continue
         used = {name for name in imports(path) if name.startswith("edgewren.integrations.")}
-        assert not used or relative == "cli/hub.py", f"{relative} imports {used}"
-    tree = ast.parse((PACKAGES["edgewren"] / "cli" / "hub.py").read_text(encoding="utf-8"))
-    top_level = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert top_level == {"__future__"}
+        assert not used or relative in INTEGRATIONS_USERS, f"{relative} imports {used}"
+    for relative in INTEGRATIONS_USERS:
+        tree = ast.parse((PACKAGES["edgewren"] / relative).read_text(encoding="utf-8"))
+        top_level = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+        assert not any(name.startswith("edgewren.integrations") for name in top_level), relative
+
+
+def test_integrations_need_no_library_but_their_own():
+    """Whoever has Ray needs no Spark: a file uses another integration only if it brings no further library."""
+    folder = PACKAGES["edgewren"] / "integrations"
+    for path in folder.glob("*.py"):
+        options = RUNTIME_OPTIONS.get(f"integrations/{path.name}", set())
+        used = {name.split(".")[2] for name in imports(path) if name.startswith("edgewren.integrations.")}
+        for name in {name for name in used if (folder / f"{name}.py").exists()}:
+            further = RUNTIME_OPTIONS.get(f"integrations/{name}.py", set()) - options - {"pyarrow", "fsspec"}
+            assert not further, f"{path.name} uses {name}, which needs {further}"
 
 
 def test_onnxruntime_is_imported_in_one_place():

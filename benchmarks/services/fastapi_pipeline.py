@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from transformers import AutoTokenizer, pipeline
 
 _FOLDER = os.environ["BUNDLE_DIR"]
-_FILE = os.environ.get("BUNDLE_FILE", "onnx/model.onnx")
+_FILE = os.environ.get("BUNDLE_FILE", "model.onnx")
 
 app = FastAPI()
 classify = pipeline(
     "text-classification",
-    model=ORTModelForSequenceClassification.from_pretrained(_FOLDER, file_name=_FILE),
+    model=ORTModelForSequenceClassification.from_pretrained(_FOLDER, subfolder="onnx", file_name=_FILE),
     tokenizer=AutoTokenizer.from_pretrained(_FOLDER),
     top_k=None,
     truncation=True,

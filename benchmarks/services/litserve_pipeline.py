@@ -1,7 +1,5 @@
 """LitServe around optimum's ONNX Runtime pipeline, with its own batching. BUNDLE_DIR names an exported bundle."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any
@@ -15,10 +13,10 @@ class Pipeline(ls.LitAPI):
         from transformers import AutoTokenizer, pipeline
 
         folder = os.environ["BUNDLE_DIR"]
-        file = os.environ.get("BUNDLE_FILE", "onnx/model.onnx")
+        file = os.environ.get("BUNDLE_FILE", "model.onnx")
         self.classify = pipeline(
             "text-classification",
-            model=ORTModelForSequenceClassification.from_pretrained(folder, file_name=file),
+            model=ORTModelForSequenceClassification.from_pretrained(folder, subfolder="onnx", file_name=file),
             tokenizer=AutoTokenizer.from_pretrained(folder),
             top_k=None,
             truncation=True,

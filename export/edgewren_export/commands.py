@@ -59,8 +59,8 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(json.loads(result.manifest.to_json()), ensure_ascii=False))  # noqa: T201
         return 0
     shown = result.folder.relative_to(Path.cwd()) if result.folder.is_relative_to(Path.cwd()) else result.folder
-    for name, variant in result.manifest.variants.items():
-        print(f"{name}: {variant.bytes / 1e6:.1f} MB")  # noqa: T201
+    for name in result.manifest.variants:
+        print(f"{name}: {result.manifest.variant_bytes(name) / 1e6:.1f} MB")  # noqa: T201
     print(f"bundle: {shown}\nnext: edgewren score FILE --model {shown}")  # noqa: T201
     return 0
 

@@ -66,6 +66,7 @@ class Classifier:
         labels: label names, in the order of all score columns.
         device: "cpu" or "cuda", as used.
         variant: name of the ONNX file in use ("fp32", "int8", "fp16").
+        exits: layers after which texts leave, the whole encoder's last; empty where the model has no early exits.
         threads: texts are computed by this many threads at once.
         bundle: the opened bundle, with its manifest.
     """
@@ -85,6 +86,7 @@ class Classifier:
         self.device = device
         self.variant = variant
         self.threads = threads
+        self.exits: tuple[int, ...] = session.layers if isinstance(session, StagedSession) else ()
         self._session = session
         on_cuda = device == "cuda"
         self._scheduler = Scheduler(
@@ -299,6 +301,26 @@ class Classifier:
     def window_rows(self) -> int:
         """Texts that are best tokenised, de-duplicated and scheduled together on this device."""
         return CUDA_WINDOW_ROWS if self.device == "cuda" else WINDOW_ROWS
+
+    def with_threads(self, threads: int) -> Classifier:
+        """Return the same loaded model, in the same memory, computing with another number of threads.
+
+        For programs that have threads of their own: one such classifier with `threads=1` in each computes without
+        handing work over. Closing one closes the model for all.
+
+        Raises:
+            UsageError: threads is below 1.
+        """
+        if threads < 1:
+            raise UsageError(f"threads is {threads}, expected at least 1.")
+        return Classifier(
+            self.bundle,
+            self._session,
+            self._scheduler.tokenizer,
+            device=self.device,
+            variant=self.variant,
+            threads=threads,
+        )
 
     def close(self) -> None:
         """Give memory and threads back. Calls in flight in other threads end with a UsageError after the batches in

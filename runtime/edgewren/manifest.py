@@ -102,6 +102,11 @@ class Manifest:
     created: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def variant_bytes(self, name: str) -> int:
+        """Return the bytes of all ONNX files that a variant loads: the sum of its stages, where it has some."""
+        variant = self.variants[name]
+        return variant.bytes + sum(self.files[stage.file].bytes for stage in variant.stages[1:])
+
     def to_json(self) -> bytes:
         """Return the manifest as the bytes of manifest.json."""
         return (json.dumps(asdict(self), ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()

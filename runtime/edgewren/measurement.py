@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewren.classifier import Classifier
+from edgewren.classifier import Classifier, Scores
 from edgewren.errors import InvariantError, UsageError
 
 _MINIMUM_ROUNDS = 3
@@ -54,6 +54,7 @@ class Measurement:
     Attributes:
         variant, device, threads: as used.
         texts, distinct, tokens: size of the input; equal token rows are computed once.
+        left_after_layer: share of the texts that left after each layer; None where the model has no early exits.
         rounds: how often all texts were scored.
         texts_per_s: median over the rounds, tokenisation included.
         latency_ms: "p50", "p95", "p99" and "max" of single texts, one after another, warm.
@@ -68,6 +69,7 @@ class Measurement:
     texts: int
     distinct: int
     tokens: int
+    left_after_layer: dict[int, float] | None
     rounds: int
     texts_per_s: float
     latency_ms: dict[str, float]
@@ -133,6 +135,7 @@ def measure(
         texts=len(texts),
         distinct=facts.distinct,
         tokens=facts.tokens,
+        left_after_layer=_shares(facts, classifier.exits),
         rounds=len(rounds),
         texts_per_s=len(texts) / statistics.median(rounds),
         latency_ms={"p50": p50, "p95": p95, "p99": p99, "max": max(latencies)},
@@ -140,6 +143,10 @@ def measure(
         cold_start_s=statistics.median(starts),
         peak_resident_mb=max(known) / 1e6 if known else None,
     )
+
+
+def _shares(scores: Scores, exits: Sequence[int]) -> dict[int, float] | None:
+    return None if scores.layers is None else {layer: float((scores.layers == layer).mean()) for layer in exits}
 
 
 def _fresh_process(

@@ -81,6 +81,20 @@ def test_resume_begins_where_nothing_was_begun_and_ends_where_all_is_done(classi
     assert output.stat().st_mtime_ns == stamp
 
 
+def test_texts_that_left_before_the_interruption_still_count(staged_bundle, tmp_path, output):
+    bundle, texts = staged_bundle
+    classifier = Classifier.load(bundle, device="cpu", threads=1)
+    source = archives.write(tmp_path / "in.csv", [{"text": text} for text in texts[:30]])
+    expected = run(classifier, source, output)
+    for path in output.parent.iterdir():
+        path.unlink()
+    interrupted(classifier, source, output)
+    resumed = run(classifier, source, output, resume=True)
+    assert resumed.resumed == 1
+    assert resumed.left_after_layer == expected.left_after_layer
+    assert sum(resumed.left_after_layer.values()) == pytest.approx(1, abs=1e-5)
+
+
 def test_resume_does_not_take_another_runs_output_for_its_own(classifier, source, output):
     run(classifier, source, output)
     with pytest.raises(UsageError, match="exists already"):

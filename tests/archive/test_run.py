@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from edgewren import Classifier
 from edgewren.archive.readers import open_table
 from edgewren.archive.run import score_archive
+from edgewren.cli.main import main
 from edgewren.errors import InputError, OutputError, UsageError
 
 
@@ -46,6 +47,30 @@ def test_columns_pass_through_and_scores_follow(tmp_path, classifier):
     np.testing.assert_array_equal(scores, classifier.predict_proba(["good, vote", "bad tax"]))  # every bit
     assert [row[4] for row in rows] == [max(row[5:7], key=float) for row in rows]
     assert (report.rows, report.ok, report.rejected, report.distinct) == (2, 2, 0, 2)
+
+
+def test_report_and_summary_say_where_texts_left(tmp_path, staged_bundle, capsys):
+    bundle, texts = staged_bundle
+    layers = Classifier.load(bundle, device="cpu", threads=1).score(texts).layers
+    source = write(tmp_path / "in.csv", "text\n" + "\n".join(texts) + "\n")
+    command = ["score", str(source), "--model", str(bundle), "--device", "cpu", "--output"]
+    assert main([*command, str(tmp_path / "out.csv")]) == 0
+    document = json.loads((tmp_path / "out.csv.report.json").read_text())
+    expected = {str(layer): round(float((layers == layer).mean()), 6) for layer in (0, 1, 2)}
+    assert document["left_after_layer"] == expected
+    shares = "left 33.3% after layer 0, 33.3% after layer 1, 33.3% after layer 2"
+    assert shares in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "whole.csv"), "--variant", "fp32"]) == 0
+    assert json.loads((tmp_path / "whole.csv.report.json").read_text())["left_after_layer"] is None
+    assert "left" not in capsys.readouterr().err
+
+
+def test_an_empty_file_has_no_shares_to_tell(tmp_path, staged_bundle, capsys):
+    source = write(tmp_path / "in.csv", "text\n")
+    assert main(["score", str(source), "--model", str(staged_bundle[0]), "--output", str(tmp_path / "out.csv")]) == 0
+    assert "left" not in capsys.readouterr().err
+    document = json.loads((tmp_path / "out.csv.report.json").read_text())
+    assert document["left_after_layer"] == {"0": 0.0, "1": 0.0, "2": 0.0}
 
 
 def test_scores_have_the_shortest_spelling_in_csv_and_jsonl(tmp_path, classifier):

@@ -35,6 +35,14 @@ def test_manifest_survives_writing_and_reading(tiny_bundle):
     assert Bundle.open(tiny_bundle).manifest.to_json() == raw
 
 
+def test_size_of_a_variant_is_that_of_all_its_files(staged_bundle):
+    folder, _ = staged_bundle
+    manifest = Bundle.open(folder).manifest
+    assert manifest.variant_bytes("fp32") == (folder / "onnx" / "model.onnx").stat().st_size
+    parts = [(folder / stage.file).stat().st_size for stage in manifest.variants["fp32_exit"].stages]
+    assert manifest.variant_bytes("fp32_exit") == sum(parts) > 2 * parts[0] > 0
+
+
 def test_every_file_is_read_back(tiny_bundle):
     opened = Bundle.open(tiny_bundle)
     for name in opened.names():

@@ -394,3 +394,13 @@ def test_32_threads_with_2000_calls_each_agree_with_the_serial_result(tiny_bundl
 
     with ThreadPoolExecutor(32) as pool:
         assert sum(pool.map(calls, range(32))) == 0
+
+
+def test_with_threads_shares_the_model_and_gives_the_same_bits(tiny_bundle):
+    classifier = Classifier.load(tiny_bundle, device="cpu", threads=2)
+    alone = classifier.with_threads(1)
+    texts = ["good vote", "bad tax", "the senate bill"] * 50
+    assert alone.threads == 1
+    assert np.array_equal(alone.score(texts).logits, classifier.score(texts).logits)
+    with pytest.raises(UsageError, match="threads is 0"):
+        classifier.with_threads(0)

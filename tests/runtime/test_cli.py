@@ -339,6 +339,16 @@ def test_info_tells_what_a_bundle_is(tiny_bundle, capsys):
         assert part in out
 
 
+def test_info_counts_all_stages_of_a_variant(staged_bundle, capsys):
+    bundle, _ = staged_bundle
+    sizes = [path.stat().st_size for path in bundle.glob("onnx/model_exit_*.onnx")]
+    assert len(sizes) == 3
+    assert main(["info", str(bundle)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  fp32_exit "))
+    assert f" {sum(sizes) / 2**20:.1f} MiB" in line
+    assert line.endswith("model_exit_0.onnx and 2 more (stages that end after layers 0, 1, 2)")
+
+
 def test_info_json_is_the_manifest_and_its_hash(tiny_bundle, capsys):
     assert main(["info", str(tiny_bundle), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -18,6 +18,7 @@ def test_figures_are_consistent_with_each_other(tiny_bundle):
     )
     assert (measured.texts, measured.distinct, measured.tokens) == (3, 2, 8)
     assert (measured.variant, measured.device, measured.threads) == ("fp32", "cpu", 1)
+    assert measured.left_after_layer is None
     assert measured.rounds >= 3
     assert measured.texts_per_s > 0
     latency = measured.latency_ms
@@ -41,6 +42,16 @@ def test_last_line_is_one_json_document(tiny_bundle, tmp_path, capsys):
         "cold start",
         "memory",
     ]
+
+
+def test_share_that_left_at_each_exit_is_told(staged_bundle, tmp_path, capsys):
+    bundle, texts = staged_bundle
+    (tmp_path / "posts.csv").write_text("text\n" + "\n".join(texts) + "\n")
+    assert main(["bench", str(bundle), str(tmp_path / "posts.csv"), "--seconds", "0.05", "--device", "cpu"]) == 0
+    *people, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last)["left_after_layer"] == {layer: pytest.approx(1 / 3) for layer in ("0", "1", "2")}
+    exits = "33.3% left after layer 0, 33.3% left after layer 1, 33.3% left after layer 2"
+    assert f"early exit   {exits}" in people
 
 
 def test_without_a_file_the_golden_texts_are_taken_and_that_is_said(tiny_bundle, capsys):

@@ -30,6 +30,8 @@ def test_candidates_are_all_combinations_each_once():
         ({"encoder": ["one/same", "two/same"]}, ["one/same", "two/same"]),
         ({"encoder": ["minilm"], "alphas": ["wide", "1/10"]}, ["alphas wide", "alphas 1/10"]),
         ({"encoder": ["minilm"], "recipe": ["ridge", "lora"]}, ["ridge", "lora"]),
+        ({"encoder": ["minilm"], "depth": [1, 3, None]}, ["1 layer", "3 layers", "whole encoder"]),
+        ({"encoder": ["minilm"], "depth": [3]}, ["minilm"]),
         ({"encoder": ["a", "b"], "normaliser": ["http", "none"]},
          ["a, normaliser http", "a, normaliser none", "b, normaliser http", "b, normaliser none"]),
         ({"encoder": ["a"], "recipe": ["lora"], "lora": [LoraRecipe(), LoraRecipe(rank=4, stop_after=9)]},
@@ -48,6 +50,8 @@ def test_alphas_are_a_word_or_numbers():
         Candidate("a", alphas="huge")
     with pytest.raises(UsageError, match="recipe is 'svm'"):
         Candidate("a", recipe="svm")
+    with pytest.raises(UsageError, match="depth is 0"):
+        Candidate("a", depth=0)
 
 
 def test_axes_are_lists_or_ranges():

@@ -9,12 +9,16 @@ from collections import Counter
 import numpy as np
 import pytest
 import tiny_models
+from sklearn.metrics import balanced_accuracy_score
 
 from edgewren.cli.main import main
 from edgewren.errors import InputError
 from edgewren_train import comparison, comparison_files, embedding, lora
 from edgewren_train.candidate import Candidate, combine
 from edgewren_train.comparison import Comparison, Cost, Design, Judged, compare, pareto_front
+from edgewren_train.depth import cut, depth_of
+from edgewren_train.encoders import load_encoder
+from edgewren_train.folds import repeated_folds
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import mean_score
 from edgewren_train.ridge import fit
@@ -39,11 +43,6 @@ def run(path, output, *options):
 
 
 def test_scores_are_those_of_ridge_fitted_on_each_training_part(sentence_folder, tmp_path):
-    from sklearn.metrics import balanced_accuracy_score
-
-    from edgewren_train.encoders import load_encoder
-    from edgewren_train.folds import repeated_folds
-
     folder = str(sentence_folder("bert"))
     result = compare(DATA, tmp_path / "out", [Candidate(folder)], DESIGN)
     features = embedding.embed(load_encoder(folder, normaliser="http"), TEXTS)
@@ -70,6 +69,70 @@ def test_each_text_is_embedded_once_per_encoder_and_normaliser(sentence_folder, 
     assert len(result.judged) == 8
     assert len(embedded) == 2 * 2 * len(set(TEXTS))
     assert set(embedded.values()) == {TEXTS.count(text) for _, _, text in embedded}
+
+
+def test_each_depth_is_the_encoder_cut_there_and_embedded_once(csv_file, sentence_folder, tmp_path, monkeypatch):
+    embedded = Counter()
+    real = embedding.embed
+
+    def counting(encoder, texts, **options):
+        embedded.update((depth_of(encoder), text) for text in texts)
+        return real(encoder, texts, **options)
+
+    monkeypatch.setattr(embedding, "embed", counting)
+    folder = sentence_folder("bert", layers=3)
+    options = ["--encoders", folder, "--depths", "3,1,whole,1", "--alphas", "wide,classic", "--no-cache", "--json"]
+    assert run(csv_file, tmp_path / "out", *options) == 0
+    # Three layers are the whole encoder: one set of embeddings by two names, and without a cache made for each.
+    times = {1: 1, 3: 2}
+    assert embedded == {(depth, text): n * TEXTS.count(text) for depth, n in times.items() for text in set(TEXTS)}
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    names = {item["name"]: item for item in document["candidates"]}
+    assert set(names) == {
+        f"{depth}, alphas {grid}" for depth in ("3 layers", "1 layer", "whole encoder") for grid in ("wide", "classic")
+    }
+    assert len(document["pairs"]) == 6 * 5 / 2
+    assert names["3 layers, alphas wide"]["macro_f1s"] == names["whole encoder, alphas wide"]["macro_f1s"]
+    assert names["1 layer, alphas wide"]["megabytes"] < names["3 layers, alphas wide"]["megabytes"]
+    features = real(cut(load_encoder(str(folder), normaliser="http"), 1), TEXTS)
+    labels = np.asarray(LABELS)
+    fold = next(iter(repeated_folds(LABELS, folds=3, repeats=2, seed=0)))
+    predicted = fit(features[fold.train], labels[fold.train].tolist()).predict(features[fold.held_out], DATA.classes)
+    by_hand = balanced_accuracy_score(labels[fold.held_out], predicted)
+    assert names["1 layer, alphas wide"]["balanced_accuracies"][0] == pytest.approx(by_hand)
+    with (tmp_path / "out" / "comparison.csv").open(newline="") as stream:
+        assert {row["depth"] for row in csv.DictReader(stream)} == {"1", "3", "whole"}
+
+
+def test_all_depths_are_one_candidate_for_each_layer(csv_file, sentence_folder, tmp_path, capsys):
+    assert run(csv_file, tmp_path / "out", "--encoders", sentence_folder("bert", layers=3), "--depths", "all") == 0
+    text = capsys.readouterr().out
+    assert all(f" {name} " in text for name in ("1 layer", "2 layers", "3 layers"))
+
+
+def test_a_depth_beyond_the_encoder_fails_alone(csv_file, sentence_folder, tmp_path, capsys):
+    folder = sentence_folder("bert", layers=3)
+    assert run(csv_file, tmp_path / "out", "--encoders", folder, "--depths", "2,7") == 5
+    assert "failed: 7 layers: depth is 7, expected 1 to 3" in capsys.readouterr().out
+
+
+def test_lora_is_cut_too(sentence_folder, tmp_path):
+    recipe = LoraRecipe(epochs=1, batch_size=16, learning_rate=1e-2, precision="fp32", max_length=24)
+    axes = {"encoder": [str(sentence_folder("bert", layers=3))], "recipe": ["lora"], "lora": [recipe], "depth": [1, 3]}
+    result = compare(DATA, tmp_path / "out", combine(axes), Design(folds=2, repeats=1))
+    size = {item.candidate.depth: item.cost.parameters for item in result.judged}
+    assert size[1] < size[3]
+
+
+def test_a_log_from_before_depths_goes_on(sentence_folder, tmp_path, monkeypatch):
+    candidate = Candidate(str(sentence_folder("bert")))
+    first = compare(DATA, tmp_path / "out", [candidate], DESIGN)
+    log = next((tmp_path / "out").glob("*.jsonl")).read_text()
+    assert '"normaliser": "http"' in log or '"normaliser":"http"' in log
+    assert "depth" not in log
+    monkeypatch.setattr(comparison, "load_encoder", None)  # nothing is left to embed
+    again = compare(DATA, tmp_path / "out", [candidate], DESIGN)
+    assert again.judged[0].balanced_accuracies == first.judged[0].balanced_accuracies
 
 
 def test_an_interrupted_comparison_goes_on_and_ends_the_same(sentence_folder, tmp_path, monkeypatch):
@@ -176,6 +239,10 @@ def test_table_files_and_picture_say_the_same(csv_file, sentence_folder, tmp_pat
         (["--group-column", "writer"], 4, "--group-column"),
         (["--folds", "40"], 4, "fewer than the 40 folds"),
         (["--alphas", "1/many"], 2, "alphas are '1/many'"),
+        (["--depths", "0"], 2, "--depths names '0', expected numbers of layers from 1"),
+        (["--depths", "auto"], 2, "'train ridge --depth auto' chooses one"),
+        (["--depths", ","], 2, "--depths names nothing to compare"),
+        (["--encoders", ","], 2, "names nothing to compare"),
         (["--from-sweep", "nowhere"], 4, "nowhere holds no finished sweep"),
     ],
 )

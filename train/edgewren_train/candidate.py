@@ -28,6 +28,7 @@ class Candidate:
         encoder: hub id, folder, or "minilm".
         recipe: "ridge" or "lora".
         normaliser: "none" or "http".
+        depth: layers of the encoder that are kept, from its first; None: the whole encoder.
         alphas: ridge: "wide", "classic", or values like "1/10/100".
         lora: settings of LoRA; only with that recipe.
     """
@@ -35,12 +36,15 @@ class Candidate:
     encoder: str
     recipe: str = "ridge"
     normaliser: str = "http"
+    depth: int | None = None
     alphas: str = "wide"
     lora: LoraRecipe | None = None
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise UsageError(f"recipe is {self.recipe!r}, expected ridge or lora.")
+        if self.depth is not None and self.depth < 1:
+            raise UsageError(f"depth is {self.depth}, expected a number of layers from 1 (0: 'train static').")
         self.alpha_grid()
 
     def alpha_grid(self) -> tuple[tuple[float, ...], bool]:
@@ -89,11 +93,15 @@ def names(candidates: Sequence[Candidate]) -> list[str]:
     for candidate in candidates:
         parts = [short[candidate.encoder]] if len(encoders) > 1 or not (varying or differing) else []
         parts += [
-            str(getattr(candidate, name)) if name == "recipe" else f"{name} {getattr(candidate, name)}"
-            for name in varying
-            if name != "alphas" or candidate.recipe == "ridge"
+            _part(name, getattr(candidate, name)) for name in varying if name != "alphas" or candidate.recipe == "ridge"
         ]
         if candidate.lora is not None:
             parts += [f"{name.replace('_', ' ')} {getattr(candidate.lora, name)}" for name in differing]
         out.append(", ".join(parts))
     return out
+
+
+def _part(name: str, value: Any) -> str:
+    if name == "depth":
+        return "whole encoder" if value is None else f"{value} layer{'s' if value > 1 else ''}"
+    return str(value) if name == "recipe" else f"{name} {value}"

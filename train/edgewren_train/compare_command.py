@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgewren.errors import RejectedRowsError, UsageError
+from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 from edgewren_train import commands
 
 
@@ -19,8 +19,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="compare encoders and settings by repeated cross-validation",
         description="Judge candidates on the same repeated stratified cross-validation: balanced accuracy and macro-F1 "
         "with intervals, paired tests corrected for several comparisons, speed and size. Candidates are all "
-        "combinations of --encoders, --recipe, --normalisers and --alphas. A candidate that fails is listed with its "
-        "reason, and the exit code is 5. Run the same command again to go on after an interruption.",
+        "combinations of --encoders, --depths, --recipe, --normalisers and --alphas. A candidate that fails is listed "
+        "with its reason, and the exit code is 5. Run the same command again to go on after an interruption.",
         epilog="example:\n  edgewren compare tweets.csv --label-column bias --encoders minilm,BAAI/bge-small-en-v1.5 "
         "--group-column author",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -32,6 +32,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=commands.ENCODER,
         metavar="A,B,…",
         help=f"hub ids, folders or minilm (default: {commands.ENCODER})",
+    )
+    parser.add_argument(
+        "--depths",
+        default="whole",
+        metavar="1,3,whole|all",
+        help="layers of the encoders that are kept: numbers, whole, or all for each depth (default: whole)",
     )
     parser.add_argument(
         "--recipe", default="ridge", metavar="ridge|lora|ridge,lora", help="what is trained (default: ridge)"
@@ -81,13 +87,16 @@ def _run(args: argparse.Namespace) -> int:
         from edgewren_train.sweep_files import read_choice
 
         recipes.append(dataclasses.replace(read_choice(Path(args.from_sweep)).recipe, seed=args.seed))
-    encoders = _listed(args.encoders)
     candidates = []
     for kind in _listed(args.recipe):
-        # Normaliser and encoder concern both recipes, alphas only one.
-        axes: dict[str, list[Any]] = {"encoder": encoders, "recipe": [kind], "normaliser": normalisers}
-        axes.update({"lora": recipes} if kind == "lora" else {"alphas": _listed(args.alphas)})
-        candidates += combine(axes)
+        for encoder in _listed(args.encoders):
+            # Normaliser, encoder and its depth concern both recipes, alphas only one.
+            axes: dict[str, list[Any]] = {"encoder": [encoder], "recipe": [kind], "normaliser": normalisers}
+            axes["depth"] = _depths(args.depths, encoder)
+            axes.update({"lora": recipes} if kind == "lora" else {"alphas": _listed(args.alphas)})
+            candidates += combine(axes)
+    if not candidates:
+        raise UsageError("--encoders or --recipe names nothing to compare. Expected at least one value.")
     data = commands.read(args, others=[args.group_column] if args.group_column else [])
     output = Path(args.output or f"{commands.stem(args.train)}-compare")
     design = Design(folds=args.folds, repeats=args.repeats, seed=args.seed, group_column=args.group_column)
@@ -120,6 +129,38 @@ def _run(args: argparse.Namespace) -> int:
         commands.say(f"{len(result.failures)} of {len(candidates)} candidates failed; the others are compared above")
         return RejectedRowsError.exit_code
     return 0
+
+
+def _depths(spec: str, encoder: str) -> list[int | None]:
+    """Return what --depths means for an encoder; None is the whole of it.
+
+    Raises:
+        UsageError: a part is neither a number from 1 nor "whole" or "all".
+    """
+    found: list[int | None] = []
+    for part in _listed(spec):
+        if part == "all":
+            found += _all_depths(encoder)
+        elif part == "whole":
+            found.append(None)
+        elif part.isascii() and part.isdigit() and int(part) >= 1:
+            found.append(int(part))
+        else:
+            raise UsageError(
+                f"--depths names {part!r}, expected numbers of layers from 1 (0: 'train static'), whole, or all. "
+                "'train ridge --depth auto' chooses one."
+            )
+    return list(dict.fromkeys(found))
+
+
+def _all_depths(encoder: str) -> list[int | None]:
+    from edgewren_train.depth import depth_of
+    from edgewren_train.encoders import load_encoder
+
+    try:
+        return list(range(1, depth_of(load_encoder(encoder)) + 1))
+    except EdgewrenError:
+        return [None]  # `compare` lists this candidate with the reason
 
 
 def _listed(text: str) -> list[str]:

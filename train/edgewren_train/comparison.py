@@ -1,6 +1,6 @@
 """Candidates on the same repeated cross-validation: quality, cost, and which differences are more than luck.
 
-Each text is embedded once per encoder and normaliser; what is finished is kept in the output folder's log.
+Each text is embedded once per encoder, depth and normaliser; what is finished is kept in the output folder's log.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, OutputError
 from edgewren.metrics import Estimate
+from edgewren_train import depth as depths
 from edgewren_train import embedding, lora, ridge
 from edgewren_train.candidate import Candidate, names
 from edgewren_train.encoders import load_encoder
@@ -170,7 +171,7 @@ def _judge_all(
     """Fill the log with what it lacks; return why candidates failed, by name."""
     failures: dict[str, str] = {}
     # Candidates that share an encoder follow each other, so that one set of embeddings is in memory at a time.
-    for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, item.recipe)):
+    for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, item.depth or 0, item.recipe)):
         name = named[candidate]
         records = _Records(log, candidate)
 
@@ -200,6 +201,8 @@ class _Records:
     def __init__(self, log: RunLog, candidate: Candidate) -> None:
         self._log = log
         self._key = json.loads(json.dumps(candidate.as_dict()))
+        if self._key["depth"] is None:  # logs of whole encoders that are older than depths go on, too
+            del self._key["depth"]
         self.scores: dict[tuple[int, int], dict[str, float]] = {}
         self.cost: dict[str, float] = {}
         for record in log:
@@ -250,12 +253,12 @@ class _Features:
 
     def __init__(self, texts: Sequence[str], device: str, cache: Path | None, say: Callable[[str], None]) -> None:
         self._texts, self._device, self._cache, self._say = texts, device, cache, say
-        self._key: tuple[str, str] | None = None
+        self._key: tuple[str, str, int | None] | None = None
         self._embedded: _Embedded | None = None
-        self._failed: dict[tuple[str, str], EdgewrenError] = {}
+        self._failed: dict[tuple[str, str, int | None], EdgewrenError] = {}
 
     def of(self, candidate: Candidate) -> _Embedded:
-        key = (candidate.encoder, candidate.normaliser)
+        key = (candidate.encoder, candidate.normaliser, candidate.depth)
         if key in self._failed:  # a hub that cannot be reached takes minutes to say so
             raise self._failed[key]
         if self._embedded is None or key != self._key:
@@ -269,7 +272,11 @@ class _Features:
 
     def _embed(self, candidate: Candidate) -> _Embedded:
         encoder = load_encoder(candidate.encoder, normaliser=candidate.normaliser)
-        self._say(f"encoder {encoder.id}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
+        depth = ""
+        if candidate.depth is not None:
+            encoder = depths.cut(encoder, candidate.depth)
+            depth = f", depth {candidate.depth}"
+        self._say(f"encoder {encoder.id}{depth}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
         at_hand = self._cache is not None and embedding.is_cached(encoder, self._texts, self._cache)
         start = time.perf_counter()
         values = embedding.embed(encoder, self._texts, device=self._device, cache=self._cache)
@@ -331,7 +338,12 @@ def _judge_lora(
         return
     recipe = candidate.lora or LoraRecipe()
     base = lora.load_base(
-        candidate.encoder, data.classes, max_length=recipe.max_length, normaliser=candidate.normaliser, seed=recipe.seed
+        candidate.encoder,
+        data.classes,
+        max_length=recipe.max_length,
+        normaliser=candidate.normaliser,
+        seed=recipe.seed,
+        depth=candidate.depth,
     )
     ids = base.tokenizer.encode(data.texts).ids
     labels = [data.classes.index(label) for label in data.labels]

@@ -98,14 +98,15 @@ def write(comparison: Comparison, folder: Path) -> None:
     front = {item.name for item in pareto_front(comparison.judged)}
     table: list[list[Any]] = [
         [
-            "candidate", "encoder", "recipe", "normaliser", "alphas",
+            "candidate", "encoder", "depth", "recipe", "normaliser", "alphas",
             "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high",
             "macro_f1", "macro_f1_low", "macro_f1_high",
             "texts_per_s", "megabytes", "parameters", "train_s", "on_pareto_front",
         ],
         *(
             [
-                item.name, item.candidate.encoder, item.candidate.recipe, item.candidate.normaliser,
+                item.name, item.candidate.encoder, item.candidate.depth or "whole",
+                item.candidate.recipe, item.candidate.normaliser,
                 item.candidate.alphas if item.candidate.recipe == "ridge" else "",
                 *item.balanced_accuracy.as_dict().values(), *item.macro_f1.as_dict().values(),
                 item.cost.texts_per_s, item.cost.megabytes, item.cost.parameters, item.cost.train_s,

@@ -38,6 +38,8 @@ class Report:
         rejections: the first rejected rows, as "row N of FILE: reason".
         resumed: how many times the run was gone on with.
         prefixed: texts that got an apostrophe (`excel_safe`).
+        left_after_layer: share of the scored texts that left after each layer with an exit, the last one's being those
+            that went all the way; None where the model has no exits.
         document: all of it, as OUT.report.json has it.
     """
 
@@ -54,12 +56,14 @@ class Report:
     rejections: tuple[str, ...]
     resumed: int = 0
     prefixed: int = 0
+    left_after_layer: Mapping[int, float] | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Report:
         """Return the report that OUT.report.json describes."""
         statuses = document["statuses"]
+        left = document.get("left_after_layer")  # reports of older versions have none
         return cls(
             rows=document["rows"],
             **{status: statuses[status] for status in STATUSES},
@@ -69,15 +73,17 @@ class Report:
             rejections=tuple(document["rejections"]),
             resumed=document["resumed"],
             prefixed=document["excel_safe_prefixes"],
+            left_after_layer=None if left is None else {int(layer): share for layer, share in left.items()},
             document=document,
         )
 
 
 @dataclass
 class Tally:
-    """Running counts, as the journal keeps them."""
+    """Running counts, as the journal keeps them. `left`: texts by the layer after which they left."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    left: Counter[int] = field(default_factory=Counter)
     distinct: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -88,11 +94,13 @@ class Tally:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tally:
         """Return the tally that `as_dict` described."""
-        return cls(**{**data, "counts": Counter(data["counts"]), "rejections": list(data["rejections"])})
+        # Journals of older versions have no "left".
+        left = Counter({int(layer): count for layer, count in data.get("left", {}).items()})
+        return cls(**{**data, "counts": Counter(data["counts"]), "left": left, "rejections": list(data["rejections"])})
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON knows."""
-        return {**vars(self), "counts": dict(self.counts)}
+        return {**vars(self), "counts": dict(self.counts), "left": dict(self.left)}
 
     @property
     def rows(self) -> int:
@@ -104,11 +112,18 @@ class Tally:
         self.counts.update(result.counts)
         self.distinct += scores.distinct
         self.tokens += scores.tokens
+        if scores.layers is not None:
+            layers, counts = np.unique(scores.layers, return_counts=True)
+            self.left.update(dict(zip(layers.tolist(), counts.tolist(), strict=True)))
         for file, row, reason in result.rejected[: _REJECTIONS_KEPT - len(self.rejections)]:
             self.rejections.append(f"row {row.number} of {file}: {reason}")
 
-    def as_document(self) -> dict[str, Any]:
-        """Return the counts under the names that OUT.report.json has."""
+    def as_document(self, exits: Sequence[int]) -> dict[str, Any]:
+        """Return the counts under the names that OUT.report.json has.
+
+        Args:
+            exits: layers after which texts may leave; none where the model has no exits.
+        """
         scored = self.rows - self.counts["rejected"]
         return {
             "rows": self.rows,
@@ -118,12 +133,17 @@ class Tally:
             "distinct": self.distinct,
             "duplicate_share": round(1 - self.distinct / scored, 6) if scored else 0.0,
             "tokens": self.tokens,
+            "left_after_layer": self._shares(exits) if exits else None,
             "seconds": round(self.seconds, 3),
             "rows_per_s": round(self.rows / self.seconds, 1) if self.seconds else None,
             "tokens_per_s": round(self.tokens / self.seconds, 1) if self.seconds else None,
             "resumed": self.resumed,
             "excel_safe_prefixes": self.prefixed,
         }
+
+    def _shares(self, exits: Sequence[int]) -> dict[str, float]:
+        texts = max(self.left.total(), 1)
+        return {str(layer): round(self.left[layer] / texts, 6) for layer in exits}
 
 
 def model_facts(classifier: Classifier) -> dict[str, Any]:

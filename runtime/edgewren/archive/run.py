@@ -242,7 +242,7 @@ class _Run:
         """Return the report as OUT.report.json has it."""
         return {
             "report": 1,
-            **self._tally.as_document(),
+            **self._tally.as_document(self._classifier.exits),
             "model": {"path": str(self._classifier.bundle.path), **self._model},
             "versions": self._versions,
             "options": vars(self._options),

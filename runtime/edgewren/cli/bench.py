@@ -59,10 +59,13 @@ def run(args: argparse.Namespace) -> int:
 def _account(measured: Measurement) -> str:
     latency = ", ".join(f"{name} {value:.2f} ms" for name, value in measured.latency_ms.items())
     memory = "unknown here" if measured.peak_resident_mb is None else f"{measured.peak_resident_mb:.0f} MB at most"
+    left = measured.left_after_layer or {}
+    exits = ", ".join(f"{share:.1%} left after layer {layer}" for layer, share in left.items())
     return "\n".join(
         [
             f"model        {measured.variant} on {measured.device}, {measured.threads} threads",
             f"texts        {measured.texts:,} ({measured.distinct:,} distinct, {measured.tokens:,} tokens)",
+            *([f"early exit   {exits}"] if exits else []),
             f"throughput   {measured.texts_per_s:,.0f} texts/s (median of {measured.rounds} rounds)",
             f"one text     {latency}",
             f"load         {measured.load_s:.3f} s",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgewren.bundle import Bundle
+    from edgewren.manifest import Variant
 
 _VALUE_CHARACTERS = 100
 
@@ -57,7 +58,8 @@ def _summary(bundle: Bundle) -> str:
         "variants",
     ]
     lines += [
-        f"  {name:<11}  {variant.bytes / 2**20:7.1f} MiB  {variant.precision} for {variant.device}, {variant.file}"
+        f"  {name:<11}  {manifest.variant_bytes(name) / 2**20:7.1f} MiB  {variant.precision} for {variant.device}, "
+        f"{variant.file}{_stages(variant)}"
         for name, variant in manifest.variants.items()
     ]
     for title in ("encoder", "training", "evaluation", "parity", "created"):
@@ -65,6 +67,11 @@ def _summary(bundle: Bundle) -> str:
         if section:
             lines += [title, *_section(section, "  ")]
     return "\n".join(lines)
+
+
+def _stages(variant: Variant) -> str:
+    layers = ", ".join(str(stage.layer) for stage in variant.stages)
+    return f" and {len(variant.stages) - 1} more (stages that end after layers {layers})" if layers else ""
 
 
 def _section(section: Mapping[str, Any], indent: str) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--resume", action="store_true", help="go on with an unfinished run; where there is none, begin one"
     )
     parser.add_argument("--force", action="store_true", help="replace OUT, or an unfinished run, if there is one")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: spread the inputs over a Ray cluster (RAY_ADDRESS, else one on this machine); INPUT may also be "
+        "addresses as s3://…, and OUT is a folder that gets one part per input and a manifest at the end "
+        "(default: local)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -117,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-bad-rows is {args.max_bad_rows}, expected 0 or more.")
     if args.force and args.resume:
         raise UsageError("--force starts over and --resume goes on. Take one of them.")
+    if args.engine == "ray":
+        return _run_on_ray(args)
     from edgewren.archive.run import score_archive
     from edgewren.classifier import Classifier
 
@@ -149,17 +159,74 @@ def run(args: argparse.Namespace) -> int:
             _say_how_to_go_on(args.output)
         raise
     print(_summary(report, args.output), file=sys.stderr)
-    if report.rejected > args.max_bad_rows:
-        listed = "; ".join(report.rejections)
-        more = (
-            f"; and {report.rejected - len(report.rejections)} more" if report.rejected > len(report.rejections) else ""
-        )
-        where = f" All are in {args.output}.rejects.jsonl." if args.output not in (None, "-") else ""
-        raise RejectedRowsError(
-            f"finished, but {report.rejected:,} of {report.rows:,} rows were rejected, more than the "
-            f"{args.max_bad_rows:,} allowed: {listed}{more}.{where} Correct them, or allow them with --max-bad-rows."
-        )
+    where = f" All are in {args.output}.rejects.jsonl." if args.output not in (None, "-") else ""
+    _check_rejected(report.rejected, report.rows, report.rejections, where, args.max_bad_rows)
     return 0
+
+
+def _check_rejected(rejected: int, rows: int, examples: Sequence[str], where: str, allowed: int) -> None:
+    """Raise RejectedRowsError if there are more than allowed."""
+    if rejected > allowed:
+        more = f"; and {rejected - len(examples)} more" if rejected > len(examples) else ""
+        raise RejectedRowsError(
+            f"finished, but {rejected:,} of {rows:,} rows were rejected, more than the {allowed:,} allowed: "
+            f"{'; '.join(examples)}{more}.{where} Correct them, or allow them with --max-bad-rows."
+        )
+
+
+def _run_on_ray(args: argparse.Namespace) -> int:
+    """Score on a cluster. Raises EdgewrenError as `score_on_ray` does, and RejectedRowsError."""
+    if args.output in (None, "-") or "-" in args.input:
+        raise UsageError("--engine ray reads files and writes a folder: name inputs, and a folder with --output.")
+    from edgewren.integrations.ray_archive import Options, connect, score_on_ray
+    from edgewren.integrations.shipped import Placement
+
+    names = ("text_column", "format", "output_format", "encoding", "prefix", "abstain_below", "excel_safe")
+    placement = Placement("cpu" if args.device == "auto" else args.device, args.variant, args.threads or 1)
+    started = time.monotonic()
+    connect()
+    with _splits() as progress:
+        manifest = score_on_ray(
+            args.model,
+            args.input,
+            args.output,
+            options=Options(**{name: getattr(args, name) for name in names}),
+            placement=placement,
+            expected_sha256=args.require_sha256,
+            force=args.force,
+            resume=args.resume,
+            progress=progress,
+        )
+    listed = ", ".join(f"{count:,} {name}" for name, count in manifest["statuses"].items() if count)
+    print(
+        f"{manifest['rows']:,} rows ({listed}) in {len(manifest['parts']):,} parts in "
+        f"{time.monotonic() - started:,.1f} s -> {args.output}",
+        file=sys.stderr,
+    )
+    examples = [text for part in manifest["parts"] for text in part["rejections"]][:5]
+    where = f" All are in {args.output}/_rejects."
+    _check_rejected(manifest["statuses"]["rejected"], manifest["rows"], examples, where, args.max_bad_rows)
+    return 0
+
+
+@contextlib.contextmanager
+def _splits() -> Iterator[Callable[[int, int, int], None] | None]:
+    """A bar over splits for people who watch."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        tqdm = None
+    if tqdm is None or not sys.stderr.isatty():
+        yield None
+        return
+    with tqdm(unit="part", desc="score", file=sys.stderr) as bar:
+
+        def show(done: int, total: int, rows: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _say_how_to_go_on(output: str | None) -> None:
@@ -172,6 +239,9 @@ def _summary(report: Report, output: str | None) -> str:
     rate = report.rows / report.seconds if report.seconds else 0.0
     listed = ", ".join(f"{count:,} {name}" for name in STATUSES if (count := getattr(report, name)))
     further = f", resumed {report.resumed} times" if report.resumed else ""
+    if report.left_after_layer and report.rows > report.rejected:
+        shares = (f"{share:.1%} after layer {layer}" for layer, share in report.left_after_layer.items())
+        further += f", left {', '.join(shares)}"
     further += f", {report.prefixed:,} texts got a ' before them (--excel-safe)" if report.prefixed else ""
     return (
         f"{report.rows:,} rows{f' ({listed})' if listed else ''} in {report.seconds:,.1f} s, {rate:,.0f} rows/s"

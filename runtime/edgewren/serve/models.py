@@ -105,10 +105,9 @@ def _load(name: str, path: str, *, device: str, threads: int | None, variant: st
     rate = _tokens_per_s(classifier)
     capacity = max(_LEAST_CAPACITY_TOKENS, int(rate * queue_ms / 1000))
     queue = WorkQueue(
-        classifier.score,
+        [classifier.with_threads(1).score for _ in range(workers)],
         labels=len(classifier.labels),
         max_length=classifier.bundle.manifest.max_length,
-        workers=workers,
         capacity_tokens=capacity,
         tokens_per_s=rate,
     )

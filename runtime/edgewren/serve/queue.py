@@ -116,25 +116,22 @@ class WorkQueue:
     """Texts wait here, first come, first served, until a worker thread scores them.
 
     Args:
-        score: scores a list of texts; called from several threads at once.
+        scorers: score a list of texts; each is called from a worker thread of its own.
         labels: number of labels.
         max_length: of the model, in tokens.
-        workers: threads.
         capacity_tokens: estimated tokens that may wait. A request that is larger than this is taken when nothing waits.
         tokens_per_s: what the machine computes, for the estimate of when to try again.
     """
 
     def __init__(
         self,
-        score: Callable[[list[str]], Scores],
+        scorers: Sequence[Callable[[list[str]], Scores]],
         *,
         labels: int,
         max_length: int,
-        workers: int,
         capacity_tokens: int,
         tokens_per_s: float,
     ) -> None:
-        self._score = score
         self._labels = labels
         self._max_length = max_length
         self.capacity_tokens = capacity_tokens
@@ -145,8 +142,8 @@ class WorkQueue:
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"edgewren-serve-{number}", daemon=True)
-            for number in range(workers)
+            threading.Thread(target=self._work, args=(score,), name=f"edgewren-serve-{number}", daemon=True)
+            for number, score in enumerate(scorers)
         ]
         for thread in self._threads:
             thread.start()
@@ -245,28 +242,28 @@ class WorkQueue:
                     self._computing += 1
                     return taken
 
-    def _work(self) -> None:
+    def _work(self, score: Callable[[list[str]], Scores]) -> None:
         while (parts := self._take()) is not None:
             try:
-                self._compute_or_fail(parts)
+                self._compute_or_fail(score, parts)
             finally:
                 with self._changed:
                     self._computing -= 1
 
-    def _compute_or_fail(self, parts: Sequence[_Part]) -> None:
+    def _compute_or_fail(self, score: Callable[[list[str]], Scores], parts: Sequence[_Part]) -> None:
         try:
-            self._compute(parts)
+            self._compute(score, parts)
         except BaseException as error:  # noqa: BLE001  a panic of a Rust extension is one; the worker must live on
             if len(parts) > 1:  # the others of the batch may be innocent
                 for part in parts:
-                    self._compute_or_fail([part])
+                    self._compute_or_fail(score, [part])
                 return
             # No traceback: it could show texts.
             logger.error("scoring %d texts failed: %s", len(parts[0].rows), type(error).__name__)  # noqa: TRY400
             _settle(parts[0].request, error)
 
-    def _compute(self, parts: Sequence[_Part]) -> None:
-        scores = self._score([part.request.texts[row] for part in parts for row in part.rows])
+    def _compute(self, score: Callable[[list[str]], Scores], parts: Sequence[_Part]) -> None:
+        scores = score([part.request.texts[row] for part in parts for row in part.rows])
         start = 0
         for part in parts:
             end = start + len(part.rows)

@@ -33,7 +33,7 @@ def make_queue():
 
     def make(score=lengths, *, workers=2, capacity_tokens=10**6):
         queue = WorkQueue(
-            score, labels=2, max_length=512, workers=workers, capacity_tokens=capacity_tokens, tokens_per_s=1000
+            [score] * workers, labels=2, max_length=512, capacity_tokens=capacity_tokens, tokens_per_s=1000
         )
         made.append(queue)
         return queue

@@ -149,7 +149,7 @@ def _of_bundle(path: str) -> Facts:
 
 def _variants(bundle: Bundle) -> dict[str, Mapping[str, Any]]:
     return {
-        name: {"megabytes": entry.bytes / 1e6, "device": entry.device}
+        name: {"megabytes": bundle.manifest.variant_bytes(name) / 1e6, "device": entry.device}
         for name, entry in bundle.manifest.variants.items()
     }
 
