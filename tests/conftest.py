@@ -112,8 +112,8 @@ def _make_bundle(
     seed: int = 7,
 ) -> Path:
     """Write a bundle whose golden logits are its own model's."""
-    from edgewren.bundle import File, Manifest, Variant
     from edgewren.classifier import Classifier
+    from edgewren.manifest import File, Manifest, Variant
 
     tokenizer = _tokenizer_json()
     model = _model(len(labels), vocabulary=len(json.loads(tokenizer)["model"]["vocab"]), seed=seed)

@@ -49,7 +49,8 @@ FLOORS = (
     {"archive", "integrations", "serve", "verification", "diagnosis", "measurement"},
     {"classifier"},
     {"bundle"},
-    {"bundle_folder", "bundle_settings", "onnx_scan", "tokenizer_scan"},
+    {"manifest", "bundle_settings", "onnx_scan", "tokenizer_scan"},
+    {"bundle_folder"},
     {
         "session",
         "scheduling",

@@ -18,7 +18,9 @@ from edgewren_export.fold import Head, load_head
 from edgewren_export.parity import QUANTISED_TEXTS
 from edgewren_export.pipeline import export
 from edgewren_train.lora import LoraRecipe
-from edgewren_train.runs import run_lora, run_ridge
+from edgewren_train.lora_run import run_lora
+from edgewren_train.ridge_run import run_ridge
+from edgewren_train.ridge_settings import RidgeSettings
 
 Labeller = Callable[[list[str]], list[str]]
 
@@ -117,7 +119,7 @@ class Material:
         if self.recipe == "lora":
             run_lora(self.data, model, encoder_spec="minilm", recipe=LoraRecipe(), normaliser=normaliser)
         else:
-            run_ridge(self.data, model, encoder_spec="minilm", normaliser=normaliser, folds=0)
+            run_ridge(self.data, model, RidgeSettings("minilm", normaliser=normaliser, folds=0))
         return model
 
     def _exported(self, model: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgewren.bundle import Manifest
+from edgewren.manifest import Manifest
 from edgewren_export.metadata import front_matter
 from edgewren_export.parity import table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from edgewren.bundle import Manifest
+from edgewren.manifest import Manifest
 
 _METRICS = (("accuracy", "Accuracy"), ("balanced_accuracy", "Balanced accuracy"), ("macro_f1", "Macro-F1"))
 _OPTIMISTIC = "training rows"

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from edgewren import batching
 from edgewren.background import in_background
-from edgewren.bundle import Bundle, Variant
+from edgewren.bundle import Bundle
 from edgewren.device import Device, choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
+from edgewren.manifest import Variant
 from edgewren.probabilities import softmax
 from edgewren.scheduling import Scheduler, Scores
 from edgewren.session import ModelSession

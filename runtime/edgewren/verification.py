@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import onnx_scan, tokenizer_scan
-from edgewren.bundle import CONFIG, TOKENIZER, Bundle
+from edgewren.bundle import Bundle
 from edgewren.classifier import Classifier
 from edgewren.device import choose_device
 from edgewren.errors import BundleError, DeviceError
+from edgewren.manifest import CONFIG, TOKENIZER
 
 GOLDEN = "golden.jsonl"
 

@@ -15,7 +15,9 @@ from edgewren_export import parity
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import TrainedModel, read_trained_model
 from edgewren_train.lora import LoraRecipe
-from edgewren_train.runs import run_lora, run_ridge
+from edgewren_train.lora_run import run_lora
+from edgewren_train.ridge_run import run_ridge
+from edgewren_train.ridge_settings import RidgeSettings
 from edgewren_train.static_run import run_static
 
 LORA = LoraRecipe(epochs=1, batch_size=16, learning_rate=1e-2, precision="fp32", max_length=24)
@@ -37,10 +39,10 @@ def train_model(tmp_path_factory) -> Callable[..., Path]:
         data = tiny_models.labelled(*tiny_models.toy_texts(rows, classes=classes))
         if recipe == "ridge":
             source = tiny_models.sentence_transformer(folder / "encoder", architecture, **encoder)
-            run_ridge(data, folder / "model", encoder_spec=str(source), max_length=24, folds=0, normaliser="http")
+            run_ridge(data, folder / "model", RidgeSettings(str(source), max_length=24, folds=0))
         elif recipe == "static":
             source = tiny_models.sentence_transformer(folder / "encoder", architecture, **encoder)
-            run_static(data, folder / "model", encoder_spec=str(source), max_length=24, folds=0)
+            run_static(data, folder / "model", RidgeSettings(str(source), max_length=24, folds=0))
         else:
             source = tiny_models.encoder(folder / "encoder", architecture, **encoder)
             run_lora(data, folder / "model", encoder_spec=str(source), recipe=LORA)

@@ -19,7 +19,8 @@ from edgewren_export import exits
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
 from edgewren_train.depth_run import ExitPlan
-from edgewren_train.runs import run_ridge
+from edgewren_train.ridge_run import run_ridge
+from edgewren_train.ridge_settings import RidgeSettings
 
 pytestmark = pytest.mark.slow  # each bundle takes torch's exporter some seconds
 TEXTS = [*tiny_models.MIXED_TEXTS, *tiny_models.toy_texts(300, seed=3)[0]]
@@ -32,8 +33,8 @@ def exit_model(tmp_path_factory):
     source = tiny_models.sentence_transformer(folder / "encoder", layers=3)
     data = tiny_models.labelled(*tiny_models.toy_texts(400, seed=2))
     plan = ExitPlan((0, 1), allowed=0.05)
-    options = {"max_length": 24, "folds": 4, "alphas": (1.0, 100.0), "extend": False}
-    run_ridge(data, folder / "model", encoder_spec=str(source), exits=plan, **options)
+    settings = RidgeSettings(str(source), max_length=24, folds=4, alphas=(1.0, 100.0), extend=False)
+    run_ridge(data, folder / "model", settings, exits=plan)
     return folder / "model"
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from edgewren import Classifier
 from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, OutputError, ParityError, UsageError
-from edgewren_export import pipeline
+from edgewren_export import encoder_export, graph
 from edgewren_export.fold import load_head
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
@@ -206,14 +207,14 @@ def test_unknown_precision_is_refused_before_anything_is_read(tmp_path, precisio
 
 def test_gate_that_fails_writes_nothing(train_model, tmp_path, monkeypatch):
     def perturbed(model):
-        changed = pipeline_optimise(model)
+        changed = optimise(model)
         tensor = next(t for t in changed.graph.initializer if t.name.endswith("bias") and list(t.dims) == [2])
         values = numpy_helper.to_array(tensor) + np.float32([0.01, 0])
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return changed
 
-    pipeline_optimise = pipeline.optimise
-    monkeypatch.setattr(pipeline, "optimise", perturbed)
+    optimise = encoder_export.optimise
+    monkeypatch.setattr(encoder_export, "optimise", perturbed)
     with pytest.raises(
         ParityError, match=r"onnx fp32 -> optimised: logits differ by up to 1\.00e-02.*nothing was written"
     ):
@@ -223,7 +224,7 @@ def test_gate_that_fails_writes_nothing(train_model, tmp_path, monkeypatch):
 
 def test_head_that_is_not_the_fitted_one_fails_the_first_gate(train_model, tmp_path, monkeypatch):
     model = shutil.copytree(train_model("ridge"), tmp_path / "model")
-    monkeypatch.setattr(pipeline.graph, "load_head", lambda path: shifted(load_head(path)))
+    monkeypatch.setattr(graph, "load_head", lambda path: shifted(load_head(path)))
     with pytest.raises(ParityError, match="scikit-learn -> onnx fp32"):
         export(model, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -244,8 +245,8 @@ def test_disk_that_fills_up_leaves_nothing_behind(train_model, tmp_path, monkeyp
             raise OSError(28, "No space left on device")
         return real(self, data)
 
-    real = pipeline.Path.write_bytes
-    monkeypatch.setattr(pipeline.Path, "write_bytes", full)
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match=r"bundle cannot be written: No space left on device"):
         export(train_model("ridge"), target, force=True)
     assert written

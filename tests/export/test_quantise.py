@@ -14,7 +14,7 @@ from edgewren import Classifier
 from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, InputError, ParityError
 from edgewren.verification import verify
-from edgewren_export import parity, pipeline
+from edgewren_export import encoder_export, graph, parity
 from edgewren_export import quantise as quantisation
 from edgewren_export.optimise import operators
 from edgewren_export.pipeline import export
@@ -91,7 +91,7 @@ def test_verify_catches_an_int8_variant_that_computes_something_else(int8_bundle
 
 
 def test_too_few_texts_are_refused_before_anything_is_computed(train_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.graph, "to_onnx", None)  # would fail
+    monkeypatch.setattr(graph, "to_onnx", None)  # would fail
     with pytest.raises(ParityError, match="only proved on 1,000 texts or more, and there are 60"):
         export(train_model("ridge"), tmp_path / "b", precisions=["int8"])
     assert not (tmp_path / "b").exists()
@@ -152,7 +152,7 @@ def test_session_of_the_runtime_fuses_no_scalar_kernel_back_in(int8_bundle, as_r
 def test_unknown_attention_is_exported_unfused_and_said(train_model, many_texts, tmp_path, monkeypatch):
     from edgewren_export.editing import EditableGraph
 
-    optimise = pipeline.optimise
+    optimise = encoder_export.optimise
 
     def with_spelled_out_softmax(model):
         graph = EditableGraph(optimise(model))
@@ -164,7 +164,7 @@ def test_unknown_attention_is_exported_unfused_and_said(train_model, many_texts,
                 graph.define("Div", [power, total], node.output[0])
         return graph.finish()
 
-    monkeypatch.setattr(pipeline, "optimise", with_spelled_out_softmax)
+    monkeypatch.setattr(encoder_export, "optimise", with_spelled_out_softmax)
     monkeypatch.setattr(parity, "MOST_FLIPS", 0.2)
     monkeypatch.setattr(parity, "MOST_F1_LOSS", 0.2)
     said = []

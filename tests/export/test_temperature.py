@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import ModelCard
 from onnx import TensorProto, helper, numpy_helper
 
-from edgewren.bundle import Manifest
 from edgewren.errors import ParityError
+from edgewren.manifest import Manifest
 from edgewren.metrics import evaluate
 from edgewren_export.card import model_card
 from edgewren_export.ensemble import share_equal_weights

@@ -13,8 +13,10 @@ from edgewren_train import model as model_module
 from edgewren_train.embedding import embed
 from edgewren_train.encoders import load_encoder
 from edgewren_train.lora import LoraRecipe
+from edgewren_train.lora_run import run_lora
 from edgewren_train.model import check_output
-from edgewren_train.runs import run_lora, run_ridge
+from edgewren_train.ridge_run import run_ridge
+from edgewren_train.ridge_settings import RidgeSettings
 
 DATA = tiny_models.labelled(*tiny_models.toy_texts(40))
 RECIPE = LoraRecipe(epochs=1, batch_size=16, precision="fp32", max_length=24)
@@ -22,7 +24,7 @@ RECIPE = LoraRecipe(epochs=1, batch_size=16, precision="fp32", max_length=24)
 
 def train_into(recipe, folder, encoder_folder, sentence_folder):
     if recipe == "ridge":
-        return run_ridge(DATA, folder, encoder_spec=str(sentence_folder("bert")), folds=0)
+        return run_ridge(DATA, folder, RidgeSettings(str(sentence_folder("bert")), folds=0))
     return run_lora(DATA, folder, encoder_spec=str(encoder_folder("bert")), recipe=RECIPE)
 
 
@@ -62,7 +64,7 @@ def test_saved_head_is_the_one_that_was_evaluated(tmp_path, sentence_folder, cla
 
     data = tiny_models.labelled(*tiny_models.toy_texts(60, classes=classes))
     test = tiny_models.labelled(*tiny_models.toy_texts(80, classes=classes, seed=3))
-    summary = run_ridge(data, tmp_path / "m", encoder_spec=str(sentence_folder("bert")), folds=0, test=test)
+    summary = run_ridge(data, tmp_path / "m", RidgeSettings(str(sentence_folder("bert")), folds=0), test=test)
     predicted = Classifier.load(export(tmp_path / "m", tmp_path / "b").folder, device="cpu").predict(test.texts)
     reported = summary.evaluations["test file"]
     assert evaluate(test.labels, predicted, data.classes).as_dict() == reported.as_dict()
@@ -75,7 +77,7 @@ def test_head_that_does_not_survive_writing_is_caught(tmp_path, sentence_folder,
     save = safetensors.numpy.save_file
     monkeypatch.setattr(safetensors.numpy, "save_file", lambda t, f: save({k: v * 2 for k, v in t.items()}, f))
     with pytest.raises(InvariantError, match="does not hold what was trained"):
-        run_ridge(DATA, tmp_path / "m", encoder_spec=str(sentence_folder("bert")), folds=0)
+        run_ridge(DATA, tmp_path / "m", RidgeSettings(str(sentence_folder("bert")), folds=0))
     assert list(tmp_path.iterdir()) == []
 
 

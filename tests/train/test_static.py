@@ -13,6 +13,7 @@ from edgewren.errors import UsageError
 from edgewren_train import static
 from edgewren_train.distillation import distil
 from edgewren_train.ridge import RidgeHead
+from edgewren_train.ridge_settings import RidgeSettings
 from edgewren_train.static_run import Teaching, run_static
 
 
@@ -109,8 +110,7 @@ def test_distilled_model_agrees_with_its_teacher_in_either_order_of_labels(tiny_
     summary = run_static(
         data,
         tmp_path / "model",
-        encoder_spec=str(tiny_encoder),
-        folds=0,
+        RidgeSettings(str(tiny_encoder), folds=0),
         teaching=Teaching(Oracle(labels), [*texts, *texts], "archive.csv"),
         say=said.append,
     )
@@ -125,7 +125,9 @@ def test_distilled_model_agrees_with_its_teacher_in_either_order_of_labels(tiny_
 def test_teacher_with_other_labels_is_refused(tiny_encoder, tmp_path):
     data = tiny_models.labelled(*tiny_models.toy_texts(24))
     with pytest.raises(UsageError, match="same labels"):
-        run_static(data, tmp_path / "m", encoder_spec=str(tiny_encoder), teaching=Teaching(Oracle(("a", "b")), [], "x"))
+        run_static(
+            data, tmp_path / "m", RidgeSettings(str(tiny_encoder)), teaching=Teaching(Oracle(("a", "b")), [], "x")
+        )
 
 
 def test_distill_and_teacher_belong_together(tmp_path, capsys):

@@ -14,7 +14,8 @@ from edgewren_train import lora_options
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
-    from edgewren_train.runs import Summary
+    from edgewren_train.ridge_settings import RidgeSettings
+    from edgewren_train.run_summary import Summary
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _MINIMUM_ROWS_PER_LABEL = 2
@@ -158,29 +159,19 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_ridge(args: argparse.Namespace) -> int:
-    from edgewren_train import ridge
     from edgewren_train.depth_run import parse_depth, parse_exits
     from edgewren_train.embedding import default_cache
-    from edgewren_train.runs import run_ridge
+    from edgewren_train.ridge_run import run_ridge
 
-    alphas, extend = alpha_grid(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
-    if args.folds < 0 or args.folds == 1:
-        raise UsageError(f"--folds is {args.folds}, expected 0 (none) or at least 2.")
+    settings = ridge_settings(args)
     data, test, output = prepare(args)
     summary = run_ridge(
         data,
         output,
-        encoder_spec=args.encoder,
-        max_length=args.max_length,
-        normaliser=args.normaliser,
-        alphas=alphas,
-        extend=extend,
-        folds=args.folds,
-        calibrated=not args.no_calibration,
+        settings,
         depth=parse_depth(args.depth),
         exits=parse_exits(args.exits, args.exit_difference),
         test=test,
-        seed=args.seed,
         device=torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
         say=say,
@@ -192,8 +183,8 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 def _run_lora(args: argparse.Namespace) -> int:
     from edgewren_train.depth_run import parse_depth
+    from edgewren_train.lora_run import run_lora
     from edgewren_train.out_of_fold import Split
-    from edgewren_train.runs import run_lora
 
     split = Split.parse(args.calibrate or (_DEFAULT_SPLIT if args.max_steps is None else "none"))
     recipe = lora_options.recipe(args)
@@ -218,6 +209,30 @@ def _run_lora(args: argparse.Namespace) -> int:
     )
     print_summary(summary, as_json=args.json)
     return 0
+
+
+def ridge_settings(args: argparse.Namespace) -> RidgeSettings:
+    """Return what `add_common` and `add_ridge_options` read.
+
+    Raises:
+        UsageError: --alphas or --folds is wrong.
+    """
+    from edgewren_train import ridge
+    from edgewren_train.ridge_settings import RidgeSettings
+
+    alphas, extend = alpha_grid(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
+    if args.folds < 0 or args.folds == 1:
+        raise UsageError(f"--folds is {args.folds}, expected 0 (none) or at least 2.")
+    return RidgeSettings(
+        encoder_spec=args.encoder,
+        max_length=args.max_length,
+        normaliser=args.normaliser,
+        alphas=alphas,
+        extend=extend,
+        folds=args.folds,
+        calibrated=not args.no_calibration,
+        seed=args.seed,
+    )
 
 
 def prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | None, Path]:

@@ -31,12 +31,9 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren import Classifier
     from edgewren.archive.texts import read_texts
     from edgewren.bundle import Bundle
-    from edgewren_train import ridge
     from edgewren_train.static_run import Teaching, run_static
 
-    alphas, extend = commands.alpha_grid(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
-    if args.folds < 0 or args.folds == 1:
-        raise UsageError(f"--folds is {args.folds}, expected 0 (none) or at least 2.")
+    settings = commands.ridge_settings(args)
     if (args.distill is None) != (args.teacher is None):
         raise UsageError("--distill TEXTS and --teacher BUNDLE belong together: give both, or neither.")
     data, test, output = commands.prepare(args)
@@ -49,20 +46,6 @@ def _run(args: argparse.Namespace) -> int:
         whole = next((name for name in ("fp32", "int8", "fp16") if name in variants), None)
         teacher = Classifier.load(args.teacher, device=args.device, variant=whole)
         teaching = Teaching(teacher, texts, args.distill)
-    summary = run_static(
-        data,
-        output,
-        encoder_spec=args.encoder,
-        max_length=args.max_length,
-        normaliser=args.normaliser,
-        alphas=alphas,
-        extend=extend,
-        folds=args.folds,
-        calibrated=not args.no_calibration,
-        test=test,
-        seed=args.seed,
-        teaching=teaching,
-        say=commands.say,
-    )
+    summary = run_static(data, output, settings, test=test, teaching=teaching, say=commands.say)
     commands.print_summary(summary, as_json=args.json)
     return 0

@@ -19,9 +19,10 @@ from edgewren_train import ridge, static
 from edgewren_train.calibration import calibrate
 from edgewren_train.distillation import Distilled, distil
 from edgewren_train.encoders import Encoder, load_encoder
-from edgewren_train.model import Description, save_static
-from edgewren_train.out_of_fold import OutOfFold
-from edgewren_train.runs import Say, Summary, alpha_report, data_facts, library_versions
+from edgewren_train.model import save_static
+from edgewren_train.ridge_run import alpha_report
+from edgewren_train.ridge_settings import RidgeSettings
+from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +39,9 @@ class Teaching:
 def run_static(
     data: LabelledTexts,
     output: Path,
+    settings: RidgeSettings,
     *,
-    encoder_spec: str,
-    max_length: int | None = None,
-    normaliser: str = "http",
-    alphas: Sequence[float] = ridge.WIDE_GRID,
-    extend: bool = True,
-    folds: int = 10,
-    calibrated: bool = True,
     test: LabelledTexts | None = None,
-    seed: int = 0,
     teaching: Teaching | None = None,
     say: Say = logger.info,
 ) -> Summary:
@@ -64,7 +58,8 @@ def run_static(
             f"The teacher's labels are {', '.join(teaching.teacher.labels)}; the training file's are "
             f"{', '.join(data.classes)}. Distil from a bundle with the same labels."
         )
-    encoder = load_encoder(encoder_spec, max_length=max_length, normaliser=normaliser)
+    normaliser, seed = settings.normaliser, settings.seed
+    encoder = load_encoder(settings.encoder_spec, max_length=settings.max_length, normaliser=normaliser)
     vectors = static.token_vectors(encoder)
     say(
         f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts, "
@@ -76,18 +71,14 @@ def run_static(
 
     features = averaged(data.texts)
     evaluations: dict[str, Evaluation] = {}
-    held_out: OutOfFold | None = None
     temperature, account = 1.0, dict[str, Any]()
-    counted = min(folds, *(data.labels.count(name) for name in data.classes))
-    if counted < folds:
-        say(f"cross-validation with {counted} folds instead of {folds}: the rarest class has {counted} rows")
-    if counted >= 2:
-        held_out = ridge.cross_validate(features, data.labels, folds=counted, seed=seed, alphas=alphas, extend=extend)
+    held_out = settings.cross_validate(features, data, say)
+    if held_out is not None:
         name = held_out.name + (" (before distillation)" if teaching else "")
-        evaluations[name] = evaluate(data.labels, held_out.predicted(data.classes), data.classes, seed=seed)
-        if calibrated and teaching is None:
+        evaluations[name] = evaluate_held_out(held_out, data, seed)
+        if settings.calibrated and teaching is None:
             temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
-    head = ridge.fit(features, data.labels, alphas=alphas, extend=extend)
+    head = settings.fit(features, data)
     say(alpha_report(head))
     training: dict[str, Any] = {
         **data_facts(data, test),
@@ -95,7 +86,7 @@ def run_static(
         "seed": seed,
         "alpha": head.alpha,
         "alpha_grid_extended": head.extended,
-        "folds": folds,
+        "folds": settings.folds,
         "vocabulary": len(vectors),
         "calibration": account,
         "libraries": library_versions(),
@@ -114,23 +105,15 @@ def run_static(
     elif teaching is not None or not evaluations:
         on_training = evaluate(data.labels, labels_of(data.texts), data.classes, seed=seed)
         evaluations["training rows (optimistic)"] = on_training
-    description = Description(
-        kind="static",
-        labels=data.classes,
-        max_length=encoder.max_length,
-        normaliser=normaliser,
-        encoder={"id": encoder.id, "sha256": encoder.sha256},
-        training=training,
-        evaluation={name: value.as_dict() for name, value in evaluations.items()},
-        temperature=temperature,
-    )
+    headline = next(iter(evaluations)) if test is None else "test file"
+    summary = Summary(str(output), "static", data.classes, headline, evaluations, training)
+    description = summary.describe(encoder, normaliser=normaliser, temperature=temperature)
     rows = list(zip(data.texts, data.labels, strict=True))
     config = encoder.model[0].auto_model.config.to_json_string(use_diff=False)
     save_static(
         output, description, encoder.files, config, vectors, head, distilled, rows, None if teaching else held_out
     )
-    headline = next(iter(evaluations)) if test is None else "test file"
-    return Summary(str(output), "static", data.classes, headline, evaluations, training)
+    return summary
 
 
 def _distil(

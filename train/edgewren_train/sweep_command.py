@@ -157,7 +157,7 @@ def _trainings(plan: SweepPlan) -> int:
 
 
 def _retrain(args: argparse.Namespace, data: LabelledTexts, folder: Path) -> None:
-    from edgewren_train.runs import run_lora
+    from edgewren_train.lora_run import run_lora
     from edgewren_train.sweep_files import read_choice
 
     choice = read_choice(folder)

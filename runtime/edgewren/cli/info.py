@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgewren.bundle import Bundle, Variant
+    from edgewren.bundle import Bundle
+    from edgewren.manifest import Variant
 
 _VALUE_CHARACTERS = 100
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewren.bundle import MANIFEST, Bundle, Manifest
+from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, BundleHashError, InputError, MissingDependencyError, OutputError, UsageError
+from edgewren.manifest import MANIFEST, Manifest
 
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
 _ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+|[\w.-]+)(?:@(?P<revision>[^@\s]+))?", re.ASCII)

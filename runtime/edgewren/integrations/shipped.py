@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewren.bundle import MANIFEST, Bundle
+from edgewren.bundle import Bundle
 from edgewren.classifier import Classifier
 from edgewren.errors import BundleHashError
+from edgewren.manifest import MANIFEST
 
 
 @dataclass(frozen=True)

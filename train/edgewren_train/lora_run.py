@@ -1,0 +1,181 @@
+"""A whole training run of the LoRA recipe: labelled texts in, a trained model's folder and a summary out.
+
+Prints nothing: what people should see on the way goes to `say`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgewren.archive.labelled import LabelledTexts
+from edgewren.metrics import Evaluation, evaluate
+from edgewren_train import lora
+from edgewren_train.calibration import calibrate
+from edgewren_train.depth_run import Depth, choose_depth_with_ridge
+from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
+from edgewren_train.model import save_lora
+from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
+from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions
+
+logger = logging.getLogger(__name__)
+
+
+def run_lora(
+    data: LabelledTexts,
+    output: Path,
+    *,
+    encoder_spec: str,
+    recipe: lora.LoraRecipe,
+    choosing: Choosing | None = None,
+    normaliser: str = "http",
+    split: Split | None = None,
+    depth: Depth = None,
+    test: LabelledTexts | None = None,
+    device: str = "cpu",
+    say: Say = logger.info,
+    show_progress: bool = False,
+) -> Summary:
+    """Evaluate, train, merge, evaluate again, save. Returns the summary.
+
+    With `choosing`, the number of epochs is first chosen on a held-out part of the rows. With `split`, rows are then
+    held out part by part, each time with a model trained on the others, for an honest evaluation and the temperature;
+    the model that is saved is trained on all rows.
+
+    Args:
+        depth: layers of the encoder to keep; "auto" chooses with a ridge head, in seconds.
+    """
+    depth_kept, chosen = None, dict[str, Any]()
+    if depth is not None:
+        depth_kept, chosen = choose_depth_with_ridge(
+            encoder_spec, depth, data, max_length=recipe.max_length, normaliser=normaliser, device=device, say=say
+        )
+
+    def base_of(seed: int) -> lora.LoraBase:
+        return lora.load_base(
+            encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=seed, depth=depth_kept
+        )
+
+    base = base_of(recipe.seed)
+    say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
+    judge = _Judge.of(base, data, test, recipe.seed)
+    evaluations: dict[str, Evaluation] = {}
+    choice: EpochChoice | None = None
+    if choosing is not None:
+        choice, kept = choose_epochs(base_of, data, recipe, choosing, device=device, progress=show_progress, say=say)
+        recipe = replace(recipe, stop_after=choice.epochs)
+
+    def fitted(texts: Sequence[str], labels: Sequence[str], announce: Say) -> lora.LoraResult:
+        indices = [data.classes.index(name) for name in labels]
+        return lora.train(base, texts, indices, recipe, device=device, progress=show_progress, announce=announce)
+
+    temperature, account = 1.0, dict[str, Any]()
+    held_out = _lora_out_of_fold(base, data, split, recipe.seed, fitted, say) if split is not None else None
+    if held_out is not None:
+        evaluations[held_out.name] = evaluate_held_out(held_out, data, recipe.seed)
+        temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
+    if choice is not None:
+        evaluations.update([_evaluate_validation(choice, data)])
+    evaluations[f"{judge.where}, before training"] = judge.evaluate(judge.predict(base.model))
+    if choosing is not None and not choosing.refit:
+        result = lora.merge(base, kept, base.tokenizer.encode(data.texts).ids)
+    else:
+        result = fitted(data.texts, data.labels, say)
+    say(_as_text(result))
+    after = judge.predict(result.model)
+    evaluations[judge.where] = judge.evaluate(after)
+    _warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
+    training = {
+        **data_facts(data, test),
+        **{key: value for key, value in asdict(recipe).items() if value is not None},
+        "recipe": "lora",
+        "depth": chosen,
+        **_training_facts(result, choice),
+        "calibration": account,
+        "libraries": library_versions(),
+    }
+    headline = held_out.name if test is None and held_out is not None else judge.where
+    summary = Summary(str(output), "lora", data.classes, headline, evaluations, training)
+    description = summary.describe(base, normaliser=normaliser, temperature=temperature)
+    rows = list(zip(data.texts, data.labels, strict=True))
+    save_lora(output, description, base.files, result.model, rows, held_out)
+    return summary
+
+
+def _as_text(result: lora.LoraResult) -> str:
+    return (
+        f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at "
+        f"most {result.merge_difference:.1e}, and the head is the trained one"
+    )
+
+
+def _training_facts(result: lora.LoraResult, choice: EpochChoice | None) -> dict[str, Any]:
+    return {
+        "target_modules": list(result.target_modules),
+        "precision": result.precision,
+        "trainable_parameters": result.trainable,
+        "total_parameters": result.total,
+        "steps": result.steps,
+        **({} if choice is None else {"epoch_choice": choice.as_dict()}),
+        "seconds": round(result.seconds, 3),
+        "loss_per_epoch": [round(value, 6) for value in result.loss],
+        "merge_difference": result.merge_difference,
+    }
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Judges a model before and after training, on the test file or, for want of one, on the training rows."""
+
+    rows: LabelledTexts
+    where: str
+    ids: list[list[int]]
+    classes: tuple[str, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, base: lora.LoraBase, data: LabelledTexts, test: LabelledTexts | None, seed: int) -> _Judge:
+        rows, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
+        return cls(rows, where, base.tokenizer.encode(rows.texts).ids, data.classes, seed)
+
+    def predict(self, model: Any) -> list[str]:
+        return [self.classes[index] for index in lora.predict_logits(model, self.ids).argmax(axis=1)]
+
+    def evaluate(self, predicted: Sequence[str]) -> Evaluation:
+        return evaluate(self.rows.labels, predicted, self.classes, seed=self.seed)
+
+
+def _lora_out_of_fold(
+    base: lora.LoraBase,
+    data: LabelledTexts,
+    split: Split,
+    seed: int,
+    fitted: Callable[[Sequence[str], Sequence[str], Say], lora.LoraResult],
+    say: Say,
+) -> OutOfFold:
+    """Train once per part on the rows outside it, and return the logits of those inside."""
+    ids = base.tokenizer.encode(data.texts).ids
+
+    def logits_of(training: Any, rows: Any) -> Any:
+        say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")
+        result = fitted([data.texts[row] for row in training], [data.labels[row] for row in training], logger.info)
+        return lora.predict_logits(result.model, [ids[row] for row in rows])
+
+    return hold_out(data.labels, split, seed, logits_of)
+
+
+def _evaluate_validation(choice: EpochChoice, data: LabelledTexts) -> tuple[str, Evaluation]:
+    """Return name and evaluation of the rows that chose the epochs, of all seeds together."""
+    true = [data.labels[row] for one in choice.tried for row in one.held_out]
+    predicted = [data.classes[index] for one in choice.tried for index in one.predicted]
+    seeds = f" of {len(choice.tried)} seeds" if len(choice.tried) > 1 else ""
+    name = f"validation part{seeds} (chose the epochs: a little optimistic)"
+    return name, evaluate(true, predicted, data.classes, seed=choice.tried[0].seed)
+
+
+def _warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:
+    if len(set(predicted)) == 1 and len(predicted) > len(classes):
+        say(f"warning: the model answers {predicted[0]!r} to every text. {remedy}")

@@ -1,0 +1,98 @@
+"""What a run tells: the summary for people and tools, and the facts that its folder keeps of data and libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import edgewren
+from edgewren.archive.labelled import LabelledTexts
+from edgewren.metrics import Evaluation, evaluate
+from edgewren_train.model import Description
+from edgewren_train.out_of_fold import OutOfFold
+
+Say = Callable[[str], None]
+ProgressBar = Callable[[int, str], Callable[[int], None]]
+"""Given a total and a title, returns the function to call with each finished number of texts."""
+
+_LIBRARIES = ("torch", "transformers", "sentence-transformers", "scikit-learn", "peft", "tokenizers", "numpy")
+
+
+class Pretrained(Protocol):
+    """What a run started from."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def max_length(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. `headline` is the evaluation to quote, `evaluations` all of them by name."""
+
+    folder: str
+    kind: str
+    labels: tuple[str, ...]
+    headline: str
+    evaluations: dict[str, Evaluation]
+    training: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "folder": self.folder,
+            "kind": self.kind,
+            "labels": list(self.labels),
+            "headline": self.headline,
+            "evaluations": {name: value.as_dict() for name, value in self.evaluations.items()},
+            "training": self.training,
+        }
+
+    def describe(self, pretrained: Pretrained, *, normaliser: str, temperature: float) -> Description:
+        """Return what model.json says of this run."""
+        return Description(
+            kind=self.kind,
+            labels=self.labels,
+            max_length=pretrained.max_length,
+            normaliser=normaliser,
+            encoder={"id": pretrained.id, "sha256": pretrained.sha256},
+            training=self.training,
+            evaluation={name: value.as_dict() for name, value in self.evaluations.items()},
+            temperature=temperature,
+        )
+
+
+def evaluate_held_out(held_out: OutOfFold, data: LabelledTexts, seed: int) -> Evaluation:
+    """Judge held-out rows by models that were not trained on them."""
+    true = [data.labels[row] for row in held_out.rows]
+    return evaluate(true, held_out.predicted(data.classes), data.classes, seed=seed)
+
+
+def data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, Any]:
+    """Return which files were read, and the hash of the texts and labels in them."""
+    facts: dict[str, Any] = {
+        "data": {"file": Path(data.path).name, "sha256": data.sha256, "rows": len(data.texts)},
+        "texts_sha256": hashlib.sha256(json.dumps([data.texts, data.labels]).encode()).hexdigest(),
+        "rows_per_label": {name: data.labels.count(name) for name in data.classes},
+    }
+    if test is not None:
+        facts["test_data"] = {"file": Path(test.path).name, "sha256": test.sha256, "rows": len(test.texts)}
+    return facts
+
+
+def library_versions() -> dict[str, str]:
+    """Return the version of each library that a training depends on, where it is installed."""
+    versions = {"edgewren": edgewren.__version__}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
