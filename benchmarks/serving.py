@@ -64,8 +64,8 @@ def table(bundle: str, texts: list[str], seconds: float, *, rivals: bool) -> dic
     """Measure and print latency and throughput at each number of clients."""
     direct = in_process(bundle, texts)
     print(
-        f"in process: {direct['texts_per_s']:,.0f} texts/s as one list, {direct['single_calls_per_s']:,.0f} one by one from "
-        f"as many threads as cores; one text p50 {direct['p50_ms']:.2f} ms"
+        f"in process: {direct['texts_per_s']:,.0f} texts/s as one list, {direct['single_calls_per_s']:,.0f} one by one "
+        f"from as many threads as cores; one text p50 {direct['p50_ms']:.2f} ms"
     )
     rows = []
     for name, command, environment in services(bundle, "--queue-ms", "1000", rivals=rivals):
