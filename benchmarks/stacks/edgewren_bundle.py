@@ -32,11 +32,11 @@ def default_lora(_: Material) -> Stack:
 
 
 def _shipped(recipe: str) -> Stack:
-    """Return a default bundle. It has int8 only, so there is no fp32 to compare with: its card says how far it is."""
+    """Return a default bundle, as it loads. It has no fp32 to compare with: its card says how far it is."""
     bundle = REPOSITORY / "artifacts" / f"media-bias-{recipe}"
     if not bundle.exists():
         raise UnavailableError(f"{bundle.relative_to(REPOSITORY)} is not there; 'make artifacts' builds it")
-    predict = _predict(bundle, "int8")
+    predict = _predict(bundle, None)
     return Stack(predict, predict, comparable=False)
 
 
@@ -45,7 +45,7 @@ def _stack(bundle: Path, variant: str, fp32: Labeller | None = None) -> Stack:
     return Stack(predict, predict, fp32=fp32)
 
 
-def _predict(bundle: Path, variant: str) -> Labeller:
+def _predict(bundle: Path, variant: str | None) -> Labeller:
     try:
         return Classifier.load(bundle, device="cpu", variant=variant).predict
     except BundleError as error:
