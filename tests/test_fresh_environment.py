@@ -122,7 +122,7 @@ def test_wheel_holds_the_three_packages_and_their_types():
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"edgewren", "edgewren_train", "edgewren_export"}
     assert {f"{package}/py.typed" for package in tops} <= set(names)
-    assert wheel.stat().st_size < 500_000
+    assert wheel.stat().st_size < 1_000_000  # 0.4 MB of it are the default bundle
 
 
 def test_source_distribution_carries_no_default_bundle(tmp_path):
