@@ -283,8 +283,8 @@ class _Service:
             seconds = float(asked)
         except ValueError:
             seconds = -1.0
-        if not 0 < seconds < float("inf"):
-            raise RequestError("X-Timeout-Seconds is not a positive number of seconds.")
+        if not openapi.LEAST_TIMEOUT_S <= seconds < float("inf"):
+            raise RequestError(f"X-Timeout-Seconds is no number of seconds of at least {openapi.LEAST_TIMEOUT_S}.")
         return min(seconds, self._limits.timeout_s)
 
 

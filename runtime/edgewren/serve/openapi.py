@@ -16,6 +16,9 @@ from edgewren.serve.page import HEADERS
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+LEAST_TIMEOUT_S = 0.1
+"""Shortest time that a client may give a request: anything less asks for an answer that cannot be had."""
+
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _REFUSALS = {
     "404": "There is no such model.",
@@ -63,7 +66,7 @@ def describe(models: Mapping[str, Served], most_texts: int, most_bytes: int) -> 
                 "name": "X-Timeout-Seconds",
                 "in": "header",
                 "required": False,
-                "schema": {"type": "number", "exclusiveMinimum": 0},
+                "schema": {"type": "number", "minimum": LEAST_TIMEOUT_S},
             },
         ],
         "requestBody": _body("Predict", {"inputs": ["Taxes are theft.", "The library opens at nine."]}),
@@ -79,7 +82,7 @@ def describe(models: Mapping[str, Served], most_texts: int, most_bytes: int) -> 
                 "name": "X-Timeout-Seconds",
                 "in": "header",
                 "required": False,
-                "schema": {"type": "number", "exclusiveMinimum": 0},
+                "schema": {"type": "number", "minimum": LEAST_TIMEOUT_S},
             },
         ],
         "requestBody": _body(
