@@ -9,7 +9,6 @@ it.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.calibration import Sharpness, cross_fitted, fit_temperature, judge
-from edgewren.errors import InputError, OutputError, UsageError
+from edgewren.errors import InputError, UsageError
 from edgewren.metrics import Comparison, Estimate, Evaluation, compare, evaluate
 from edgewren_train.calibration import calibrate
-from edgewren_train.model import Description
+from edgewren_train.model import Description, written_whole
 from edgewren_train.out_of_fold import FILE, OutOfFold
 from edgewren_train.trained import Trained, read_trained
 
@@ -234,22 +233,10 @@ def _write(
         evaluation={combined.name: verdict.evaluations[-1].as_dict()},
         temperature=temperature,
     )
-    output = output.absolute()
-    scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    try:
-        scratch.chmod(0o755)
+    with written_whole(output) as scratch:
         for number, (member, name) in enumerate(zip(members, names, strict=True), 1):
             shutil.copytree(member.folder, scratch / "members" / f"{number}-{name.replace(' ', '-')}")
         for name in (*_TOKENIZER_FILES, "train.jsonl"):
             shutil.copyfile(first.folder / name, scratch / name)
         combined.write(scratch)
         (scratch / "model.json").write_text(description.to_json(), encoding="utf-8")
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.replace(output)
-    except OSError as error:
-        raise OutputError(
-            f"{output} cannot be written: {error.strerror or error}. Free space or choose another --output."
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

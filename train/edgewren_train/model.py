@@ -14,11 +14,12 @@ out_of_fold.jsonl         logits of training rows by models that were not traine
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,11 +169,7 @@ def _save(
     out_of_fold: OutOfFold | None,
     write_weights: Callable[[Path], None],
 ) -> None:
-    """Write everything to a temporary folder beside the target, then move it into place: never half a model."""
-    folder = folder.absolute()
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        scratch.chmod(0o755)
+    with written_whole(folder) as scratch:
         write_weights(scratch)
         files.write(scratch)
         with (scratch / "train.jsonl").open("w", encoding="utf-8", newline="\n") as stream:
@@ -180,6 +177,20 @@ def _save(
         if out_of_fold is not None:
             out_of_fold.write(scratch)
         (scratch / "model.json").write_text(description.to_json(), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside the target, and move it into place in the end: never half a model.
+
+    Raises:
+        OutputError: something cannot be written.
+    """
+    folder = folder.absolute()
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        scratch.chmod(0o755)
+        yield scratch
         if folder.exists():
             shutil.rmtree(folder)
         scratch.replace(folder)

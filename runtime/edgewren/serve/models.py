@@ -26,17 +26,13 @@ class Served:
 
     Attributes:
         name: in URLs.
-        workers: threads that score.
-        capacity_tokens: that may wait.
-        tokens_per_s: of all workers, as measured with the golden texts.
+        capacity_tokens: that may wait at full speed.
     """
 
     name: str
     classifier: Classifier
     queue: WorkQueue
-    workers: int
     capacity_tokens: int
-    tokens_per_s: float
     ready: bool = False
     failure: str | None = None
 
@@ -112,7 +108,7 @@ def _load(name: str, path: str, *, device: str, threads: int | None, variant: st
         tokens_per_s=rate,
     )
     logger.info("%s: %d workers, %.0f tokens/s, %d tokens may wait", name, workers, rate, capacity)
-    return Served(name, classifier, queue, workers, capacity, rate)
+    return Served(name, classifier, queue, capacity)
 
 
 def _tokens_per_s(classifier: Classifier) -> float:

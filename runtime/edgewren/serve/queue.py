@@ -25,8 +25,8 @@ from edgewren.errors import EdgewrenError
 logger = logging.getLogger(__name__)
 
 PART_TOKENS = 4096
-"""Tokens that a worker takes at once: about a hundred tweets, enough to fill batches of equal length, and below a tenth
-of a second of work on one core, so that a large request doesn't hold up the small ones behind it."""
+"""Tokens that a worker takes at once: about a hundred tweets, enough to fill batches of equal length, and a fraction of
+a second of work on one core, so that a large request doesn't hold up the small ones behind it for long."""
 
 _LEAST_SPEED = 0.1
 _SMOOTHING = 0.1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -48,7 +48,6 @@ class Metrics:
             ready.labels(model.name).set_function(lambda model=model: float(model.ready))  # type: ignore[misc]
             classifier = model.classifier
             info.labels(model.name, __version__, classifier.variant, classifier.bundle.sha256).set(1)
-        self._models = models
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         """Count one request."""
@@ -64,7 +63,3 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-    def names(self) -> Iterable[str]:
-        """Return the names of all metrics."""
-        return (family.name for family in self.registry.collect())
