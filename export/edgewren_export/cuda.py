@@ -2,7 +2,10 @@
 
 Scoring only ever makes batches of equal length, so attention needs no mask, and without one onnxruntime takes cuDNN's
 flash attention. The input attention_mask is left out altogether: whoever would feed padded rows gets an error instead
-of wrong scores. Pooling and head stay fp32. Measurements on an H100 stand in docs/log.md.
+of wrong scores. Passes over memory are what a GPU has least time for, so those that a graph can do without go:
+the mask's in mean pooling, the isolation of rows, and the biases of key (softmax cancels it) and value (attention's
+weights sum to 1, so it moves into the next bias). Pooling and head stay fp32. Measurements on an H100 stand in
+docs/log.md.
 
 (`onnxruntime.transformers.float16` converts graphs too, but where some nodes stay fp32 its result mixes types and does
 not load; its optimiser does not know the graphs of torch's exporter.)
@@ -17,7 +20,8 @@ from numpy.typing import NDArray
 
 from edgewren_export.attention import AttentionPattern, attention_bias, attribute, find_attention
 from edgewren_export.editing import EditableGraph
-from edgewren_export.residual import biased_product
+from edgewren_export.isolation import join_rows
+from edgewren_export.residual import added_bias, biased_product
 
 if TYPE_CHECKING:
     import onnx
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 _MASK = "attention_mask"
 _LARGEST = float(np.finfo(np.float16).max)
 _MICROSOFT = "com.microsoft"
+_KEEPING_ONES = ("Unsqueeze", "Expand", "Cast", "Slice", "Reshape", "Identity")
+_FLOAT = 1  # onnx.TensorProto.FLOAT, without importing onnx
 
 
 def half_for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -35,13 +41,16 @@ def half_for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import numpy_helper
 
     graph = EditableGraph(model)
+    join_rows(graph)
     shape = graph.define("Shape", ["input_ids"], "mask_shape")
     graph.define("ConstantOfShape", [shape], _MASK, value=numpy_helper.from_array(np.array([1], np.int64), "value"))
+    _drop_ones(graph)
     for pattern in find_attention(graph):
         _fuse_attention(graph, pattern)
     for node in graph.nodes():
         if node.op_type == "LayerNormalization":
             _fuse_residual(graph, node)
+            _fuse_embeddings(graph, node)
     _to_half(graph)
     finished = graph.finish()
     kept = [entry for entry in finished.graph.input if entry.name != _MASK]
@@ -50,36 +59,114 @@ def half_for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
     return finished
 
 
+def _drop_ones(graph: EditableGraph) -> None:
+    """Take the mask out of mean pooling: times ones, hidden states stay as they are; ones sum up to the tokens."""
+    ones = {_MASK}
+    consumers = graph.consumers()
+    for node in graph.nodes():
+        if node.op_type == "Shape" and node.input[0] == _MASK:
+            node.input[0] = "input_ids"
+        elif node.op_type in _KEEPING_ONES and node.input[0] in ones:
+            ones.add(node.output[0])
+        elif node.op_type == "Mul":
+            others = [name for name in node.input if name not in ones]
+            if len(others) == 1 and graph.value(others[0]) is None:
+                for user in consumers.get(node.output[0], []):
+                    _replace_input(user, node.output[0], others[0])
+        elif node.op_type == "ReduceSum" and node.input[0] in ones:
+            users = consumers.get(node.output[0], [])
+            if all(user.op_type in ("Clip", "Max", "Div") for user in users):
+                count = graph.define("Shape", ["input_ids"], f"{node.output[0]}_tokens", start=1, end=2)
+                graph.define("Cast", [count], node.output[0], to=_FLOAT)
+
+
+def _replace_input(node: onnx.NodeProto, old: str, new: str) -> None:
+    for position, name in enumerate(node.input):
+        if name == old:
+            node.input[position] = new
+
+
 def _fuse_attention(graph: EditableGraph, pattern: AttentionPattern) -> None:
-    """One operator per layer; where query, key and value have one source, with their three products as one."""
-    learned = any(_learned(graph, term) for term in pattern.scores.terms)
-    sizes = {"num_heads": pattern.heads, "scale": float(pattern.scale)}
-    merged = None if learned else _merged_products(graph, pattern)
-    if merged is not None:
-        graph.define("Attention", merged, pattern.context, domain=_MICROSOFT, **sizes)
-        return
-    inputs = [pattern.query, pattern.key, pattern.value]
-    if learned:
+    """One operator per layer, with as few biases added before it as the arithmetic allows."""
+    key = biased_product(graph, pattern.key)
+    inputs = [pattern.query, pattern.key if key is None else key.product.output[0], pattern.value]
+    value = biased_product(graph, pattern.value)
+    if value is not None and _move_bias(graph, pattern.context, value.bias):
+        inputs[2] = value.product.output[0]
+    if any(_learned(graph, term) for term in pattern.scores.terms):
         inputs += ["", "", attention_bias(graph, pattern)]
-    graph.define("MultiHeadAttention", inputs, pattern.context, domain=_MICROSOFT, **sizes)
+    graph.define(
+        "MultiHeadAttention",
+        inputs,
+        pattern.context,
+        domain=_MICROSOFT,
+        num_heads=pattern.heads,
+        scale=float(pattern.scale),
+    )
 
 
-def _merged_products(graph: EditableGraph, pattern: AttentionPattern) -> list[str] | None:
-    """Return common source, weight and bias of query, key and value side by side, None where they have none."""
-    sources, weights, biases = set(), [], []
-    for name in (pattern.query, pattern.key, pattern.value):
-        biased = biased_product(graph, name)
-        weight = graph.value(biased.product.input[1]) if biased is not None else None
-        if biased is None or weight is None or biased.bias.shape != weight.shape[1:]:
-            return None
-        sources.add(biased.product.input[0])
-        weights.append(weight)
-        biases.append(biased.bias)
-    if len(sources) != 1:
+def _move_bias(graph: EditableGraph, context: str, bias: NDArray[np.float32]) -> bool:
+    """Add a bias of the attention's result to that of the product behind it; tell whether there is one."""
+    consumers = graph.consumers()
+    users = consumers.get(context, [])
+    weight = graph.value(users[0].input[1]) if len(users) == 1 and users[0].op_type == "MatMul" else None
+    added = None if weight is None else added_bias(graph, consumers, users[0].output[0])
+    if weight is None or added is None or added.node.op_type != "Add" or bias.shape != weight.shape[:1]:
+        return False
+    total = added.value + bias.astype(np.float64) @ weight.astype(np.float64)
+    _replace_input(
+        added.node, added.name, graph.constant(f"cuda_{added.node.output[0]}_moved", total.astype(np.float32))
+    )
+    return True
+
+
+def _fuse_embeddings(graph: EditableGraph, norm: onnx.NodeProto) -> None:
+    """Make the sum of embeddings and their LayerNormalization one operator.
+
+    Understood: word + position, and word + type + position with a type that is always 0, which joins the positions.
+    """
+    found = _gathers(graph, norm.input[0])
+    if found is None or len(norm.input) != 3:
+        return
+    always = [node for node in found if _always_zero(graph, node.input[1])]
+    found = [node for node in found if not any(node is other for other in always)]
+    words = [node for node in found if node.input[1] == "input_ids"]
+    positions = [node for node in found if node.input[1] != "input_ids"]
+    if len(words) != 1 or len(positions) != 1:
+        return
+    table = graph.value(positions[0].input[0])
+    rows = [graph.value(node.input[0]) for node in always]
+    if table is None or any(row is None or row.shape[1:] != table.shape[1:] for row in rows):
+        return
+    total = table + sum((row[0] for row in rows if row is not None), np.zeros(table.shape[1:], np.float32))
+    place = f"cuda_{norm.output[0]}_positions"
+    graph.define("Gather", [graph.constant(f"{place}_table", total), positions[0].input[1]], place, axis=0)
+    inputs = [words[0].output[0], place, norm.input[1], norm.input[2]]
+    epsilon = attribute(norm, "epsilon", 1e-5)
+    graph.define("SkipLayerNormalization", inputs, norm.output[0], domain=_MICROSOFT, epsilon=epsilon)
+
+
+def _gathers(graph: EditableGraph, name: str) -> list[onnx.NodeProto] | None:
+    """Return the Gathers from constant tables of which a tensor is the sum, None where it is something else."""
+    node = graph.producer(name)
+    if node is None:
         return None
-    weight_name = graph.constant(f"cuda_{pattern.context}_weight", np.concatenate(weights, axis=1))
-    bias_name = graph.constant(f"cuda_{pattern.context}_bias", np.concatenate(biases))
-    return [*sources, weight_name, bias_name]
+    if node.op_type == "Gather" and graph.value(node.input[0]) is not None:
+        return [node]
+    if node.op_type != "Add":
+        return None
+    parts = [_gathers(graph, entry) for entry in node.input]
+    return None if any(part is None for part in parts) else [gather for part in parts if part for gather in part]
+
+
+def _always_zero(graph: EditableGraph, name: str) -> bool:
+    """Whether an index tensor is cut and spread out of constant zeros."""
+    node = graph.producer(name)
+    while node is not None and node.op_type in ("Expand", "Slice", "Gather", "Unsqueeze"):
+        name = node.input[0]
+        node = graph.producer(name)
+    value = graph.value(name)
+    return value is not None and value.size > 0 and not value.any()
 
 
 def _learned(graph: EditableGraph, name: str) -> bool:

@@ -66,6 +66,13 @@ class TokenRows:
         np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)), out=bounds[1:])
         return cls(np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=int(bounds[-1])), bounds)
 
+    @classmethod
+    def joined(cls, parts: Sequence[TokenRows]) -> TokenRows:
+        """Return the rows of all parts, in order."""
+        ends = np.cumsum([0, *(len(part.ids) for part in parts)])
+        bounds = [part.bounds[1:] + end for part, end in zip(parts, ends[:-1], strict=True)]
+        return cls(np.concatenate([part.ids for part in parts]), np.concatenate([ends[:1], *bounds]))
+
     def __len__(self) -> int:
         return len(self.bounds) - 1
 

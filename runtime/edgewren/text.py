@@ -44,6 +44,17 @@ class Tokens:
     truncated: NDArray[np.bool_]
     repaired: NDArray[np.bool_]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Return the tokens of several lists of texts as those of one; at least one list."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            TokenRows.joined([part.rows for part in parts]),
+            np.concatenate([part.truncated for part in parts]),
+            np.concatenate([part.repaired for part in parts]),
+        )
+
     @cached_property
     def ids(self) -> list[list[int]]:
         """The same ids as one list per text, for those who train and export."""

@@ -38,9 +38,16 @@ def test_fp16_is_fused_for_cuda_and_computes_the_same(fp16_bundle, recipe, archi
     model = onnx.load(bundle / "onnx" / "model_fp16.onnx")
     counted = operators(model)
     assert not counted.get("Softmax")
-    layers = counted.get("Attention", 0) + counted.get("MultiHeadAttention", 0)
+    layers = counted["MultiHeadAttention"]
     assert layers >= 1
-    assert counted["SkipLayerNormalization"] == 2 * layers
+    assert counted["SkipLayerNormalization"] == 2 * layers + 1, "two residuals per layer, and the embeddings"
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    half = {entry.name: entry.dims for entry in model.graph.initializer if entry.data_type == onnx.TensorProto.FLOAT16}
+    added = [name for node in model.graph.node if node.op_type == "Add" for name in node.input if name in half]
+    assert [len(half[name]) for name in added].count(1) == layers, "the query's bias, but not the key's or value's"
+    pooled = [node for node in model.graph.node if node.op_type == "ReduceSum"]
+    assert [made_by[node.input[0]] for node in pooled] == (["Cast"] if recipe == "ridge" else []), "no mask in pooling"
+    assert not any(name.endswith("_padded") for name in made_by), "rows are not isolated"
     assert [entry.name for entry in model.graph.input] == ["input_ids"]
     assert (bundle / "onnx" / "model_fp16.onnx").stat().st_size < 0.7 * (bundle / "onnx" / "model.onnx").stat().st_size
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgewren import Classifier, batching
+from edgewren import Classifier, batching, scheduling
+from edgewren.errors import BundleTokenizerError
 from edgewren.scheduling import WINDOWS_AHEAD
 
 WORDS = "good bad tax vote the senate http great awful cat dog you we support against bill".split()
@@ -77,6 +78,36 @@ def test_any_cut_gives_the_same_bits(classifier, one, texts, sizes, few):
     some = few + texts[:600] + few
     parts = list(classifier.score_windows(cut(some, sizes)))
     np.testing.assert_array_equal(np.concatenate([part.logits for part in parts]), one.score(some).logits)
+
+
+@pytest.mark.parametrize("size", [1, 7, 400])
+def test_windows_tokenised_in_pieces_give_the_same(classifier, texts, expected, monkeypatch, size):
+    monkeypatch.setattr(scheduling, "TEXTS_PER_PIECE", size)
+    twice = [*texts[:500], "a \udc80 surrogate", *texts]
+    for found in (classifier.score(twice), next(classifier.score_windows([twice]))):
+        np.testing.assert_array_equal(found.logits[501:], expected.logits)
+        np.testing.assert_array_equal(found.logits[:500], expected.logits[:500])
+        np.testing.assert_array_equal(found.truncated[501:], expected.truncated)
+        assert np.flatnonzero(found.repaired).tolist() == [500]
+        assert found.distinct == expected.distinct + 1
+
+
+def test_an_error_in_one_piece_ends_its_window_and_comes_after_those_before(classifier, texts, expected, monkeypatch):
+    monkeypatch.setattr(scheduling, "TEXTS_PER_PIECE", 50)
+    tokenizer = classifier._scheduler.tokenizer
+    encode = tokenizer.encode
+
+    def failing(rows):
+        if "poison" in rows:
+            raise BundleTokenizerError("poison")
+        return encode(rows)
+
+    monkeypatch.setattr(tokenizer, "encode", failing)
+    found = classifier.score_windows([texts, [*texts[:333], "poison", *texts[333:]], texts])
+    np.testing.assert_array_equal(next(found).logits, expected.logits)
+    with pytest.raises(BundleTokenizerError, match="poison"):
+        next(found)
+    np.testing.assert_array_equal(classifier.score(texts).logits, expected.logits)
 
 
 def test_only_a_few_windows_are_read_ahead(classifier):
@@ -211,6 +242,15 @@ def test_threads_bound_what_is_computed_at_once_by_all_callers(tiny_bundle, text
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: classifier.score(texts[:300]), range(12)))
     assert most == 2
+
+
+@given(st.lists(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), max_size=5), min_size=1, max_size=5))
+def test_token_rows_of_parts_are_those_of_the_whole(parts):
+    joined = batching.TokenRows.joined([batching.TokenRows.of(part) for part in parts])
+    whole = batching.TokenRows.of([row for part in parts for row in part])
+    np.testing.assert_array_equal(joined.ids, whole.ids)
+    np.testing.assert_array_equal(joined.bounds, whole.bounds)
+    assert (joined.ids.dtype, joined.bounds.dtype) == (whole.ids.dtype, whole.bounds.dtype)
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=40))
