@@ -23,7 +23,10 @@ from edgewren.text import TextTokenizer
 
 def without_checks(folder: Path, variant: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    ModelSession((folder / manifest["variants"][variant]["file"]).read_bytes())
+    entry = manifest["variants"][variant]
+    files = [stage["file"] for stage in entry.get("stages", [])] or [entry["file"]]
+    for name in files:
+        ModelSession((folder / name).read_bytes(), stage=len(files) > 1)
     TextTokenizer((folder / "tokenizer.json").read_bytes(), manifest["max_length"])
 
 
@@ -39,13 +42,15 @@ def main() -> None:
     parser.add_argument("--variant", help="default: the best for a CPU")
     parser.add_argument("--rounds", type=int, default=25)
     args = parser.parse_args()
-    variant, entry = Bundle.open(args.bundle).variant(args.variant, "cpu")
+    bundle = Bundle.open(args.bundle)
+    variant, entry = bundle.variant(args.variant, "cpu")
+    models = [stage.file for stage in entry.stages] or [entry.file]
     steps: dict[str, Callable[[], object]] = {
         "load": lambda: Classifier.load(args.bundle, device="cpu", threads=1, variant=variant),
         "without checks": lambda: without_checks(args.bundle, variant),
         "open: manifest, listing, small files": lambda: Bundle.open(args.bundle),
-        f"read, hash, scan {entry.file}": lambda: Bundle.open(args.bundle, check_files=False).read(entry.file),
-        "read, hash, scan tokenizer.json": lambda: Bundle.open(args.bundle, check_files=False).read("tokenizer.json"),
+        f"read, hash, scan {' '.join(models)}": lambda: [bundle.read(name) for name in models],
+        "read, hash, scan tokenizer.json": lambda: bundle.read("tokenizer.json"),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():  # warm up
