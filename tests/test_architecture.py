@@ -65,7 +65,7 @@ FLOORS = (
         "heatmap",
         "share_plot",
     },
-    {"background", "device", "lifetime", "onnx_operators", "onnx_sizes", "protobuf", "strict_json"},
+    {"background", "device", "folders", "lifetime", "onnx_operators", "onnx_sizes", "protobuf", "strict_json"},
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""

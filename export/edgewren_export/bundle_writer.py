@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,7 +11,8 @@ from typing import Any
 
 import edgewren
 from edgewren.bundle import Bundle, check_content
-from edgewren.errors import OutputError, UsageError
+from edgewren.errors import UsageError
+from edgewren.folders import written_whole
 from edgewren.manifest import MANIFEST, File, Manifest, StageFile, Variant
 from edgewren_export.built import Built
 from edgewren_export.card import model_card
@@ -107,22 +106,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _write(target: Path, files: dict[str, bytes]) -> None:
-    """Write everything to a temporary folder beside the target, then move it into place: never half a bundle."""
-    scratch: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        scratch.chmod(0o755)
+    with written_whole(target) as scratch:
         (scratch / "onnx").mkdir()
         for name, data in files.items():
             (scratch / name).write_bytes(data)
-        if target.exists():
-            shutil.rmtree(target)
-        scratch.replace(target)
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written: {error.strerror or error}. Free space or choose another --output."
-        ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from edgewren.calibration import Sharpness, cross_fitted, fit_temperature, judge
 from edgewren.errors import InputError, UsageError
+from edgewren.folders import written_whole
 from edgewren.metrics import Comparison, Estimate, Evaluation, compare, evaluate
 from edgewren_train.calibration import calibrate
-from edgewren_train.model import Description, written_whole
+from edgewren_train.model import Description
 from edgewren_train.out_of_fold import FILE, OutOfFold
 from edgewren_train.trained import Trained, read_trained
 

@@ -14,12 +14,9 @@ out_of_fold.jsonl         logits of training rows by models that were not traine
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.errors import InvariantError, OutputError, UsageError
+from edgewren.folders import written_whole
 from edgewren_train.distillation import Distilled
 from edgewren_train.encoders import TokenizerFiles
 from edgewren_train.out_of_fold import OutOfFold
@@ -177,26 +175,3 @@ def _save(
         if out_of_fold is not None:
             out_of_fold.write(scratch)
         (scratch / "model.json").write_text(description.to_json(), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside the target, and move it into place in the end: never half a model.
-
-    Raises:
-        OutputError: something cannot be written.
-    """
-    folder = folder.absolute()
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        scratch.chmod(0o755)
-        yield scratch
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.replace(folder)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}. Free space or choose another --output."
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, BundleHashError, InputError, MissingDependencyError, OutputError, UsageError
+from edgewren.folders import move_into_place
 from edgewren.manifest import MANIFEST, Manifest
 
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
@@ -94,7 +94,8 @@ def pull(
             bundle = Bundle.open(folder)
             for file in bundle.names():
                 bundle.read(file)  # compares size and hash
-            _put(folder, target, force=force)
+            _check_target(target, force=force)  # once more: fetching takes a while
+            move_into_place(folder, target, aside=folder.with_name("replaced"))
     except OSError as error:
         if isinstance(error, (BundleError, InputError)):
             raise
@@ -209,17 +210,3 @@ def _check_target(target: Path, *, force: bool) -> None:
         raise UsageError(f"{target} exists already. Use --force to replace it, or name another folder.")
     if not target.is_dir() or target.is_symlink() or not (target / MANIFEST).is_file():
         raise UsageError(f"{target} is not a bundle, so it is not replaced. Name another folder.")
-
-
-def _put(folder: Path, target: Path, *, force: bool) -> None:
-    if target.exists() and force:
-        old = folder.with_name("replaced")
-        target.rename(old)
-        try:
-            folder.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        folder.rename(target)

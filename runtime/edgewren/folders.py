@@ -1,0 +1,57 @@
+"""Folders that appear whole or not at all: written beside their place, then moved there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgewren.errors import OutputError
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside the target, and move it there in the end, instead of what stands there.
+
+    Raises:
+        OutputError: something cannot be written. What stood there still does.
+    """
+    target = target.absolute()
+    scratch: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        made = scratch / "new"
+        made.mkdir(mode=0o755)
+        yield made
+        move_into_place(made, target, aside=scratch / "replaced")
+    except OSError as error:
+        raise OutputError(
+            f"{target} cannot be written: {error.strerror or error}. Free space or choose another --output."
+        ) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def move_into_place(made: Path, target: Path, *, aside: Path) -> None:
+    """Rename a folder to its target. What stands there is renamed first, and comes back where the rest fails: killed at
+    any moment, this leaves the old or the new one whole, there or at `aside`.
+
+    Args:
+        aside: a free name on the same file system; the caller removes what is there afterwards.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    if not target.exists() and not target.is_symlink():
+        made.rename(target)
+        return
+    target.rename(aside)
+    try:
+        made.rename(target)
+    except BaseException:  # Ctrl-C too: the caller removes what lies aside
+        aside.rename(target)
+        raise

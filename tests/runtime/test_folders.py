@@ -1,0 +1,60 @@
+"""A folder appears whole or not at all, and what stood in its place is whole until then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgewren.errors import OutputError
+from edgewren.folders import written_whole
+
+
+def write(target: Path, text: str) -> None:
+    with written_whole(target) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text(text)
+
+
+def test_a_folder_appears_with_its_parents_and_nothing_beside_it(tmp_path):
+    write(tmp_path / "a" / "b", "new")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    assert (tmp_path / "a" / "b" / "deep" / "file").read_text() == "new"
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o755
+
+
+def test_another_takes_the_place_of_the_old_one(tmp_path):
+    write(tmp_path / "b", "old")
+    (tmp_path / "b" / "stale").write_text("")
+    write(tmp_path / "b", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["deep"]
+    assert (tmp_path / "b" / "deep" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_leaves_the_old_one(tmp_path, monkeypatch, error, failing):
+    write(tmp_path / "b", "old")
+    rename, calls = Path.rename, []
+
+    def sometimes(self, other):
+        calls.append(other)
+        if len(calls) == failing:
+            raise error
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", sometimes)
+    with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
+        write(tmp_path / "b", "new")
+    assert (tmp_path / "b" / "deep" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "b"):
+        raise ZeroDivisionError
+    with pytest.raises(OutputError, match="cannot be written: File exists"):
+        (tmp_path / "file").write_text("")
+        write(tmp_path / "file" / "b", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
