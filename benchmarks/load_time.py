@@ -44,12 +44,11 @@ def main() -> None:
     args = parser.parse_args()
     bundle = Bundle.open(args.bundle)
     variant, entry = bundle.variant(args.variant, "cpu")
-    models = [stage.file for stage in entry.stages] or [entry.file]
     steps: dict[str, Callable[[], object]] = {
         "load": lambda: Classifier.load(args.bundle, device="cpu", threads=1, variant=variant),
         "without checks": lambda: without_checks(args.bundle, variant),
         "open: manifest, listing, small files": lambda: Bundle.open(args.bundle),
-        f"read, hash, scan {' '.join(models)}": lambda: [bundle.read(name) for name in models],
+        f"read, hash, scan {' '.join(entry.loaded)}": lambda: [bundle.read(name) for name in entry.loaded],
         "read, hash, scan tokenizer.json": lambda: bundle.read("tokenizer.json"),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}

@@ -137,12 +137,14 @@ class Classifier:
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
             chosen_device = "cpu"
         chosen_variant, entry = bundle.variant(variant, chosen_device)
-        # Both take as long without holding the interpreter's lock: together, checking costs next to no time.
-        tokenizer = in_background(lambda: TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length))
+        # Sessions are made without the interpreter's lock; meanwhile the tokenizer, which needs it, is read and made.
+        models = [(file, bundle.read(file)) for file in entry.loaded]
+        building = in_background(lambda: _open(bundle, entry, models, chosen_device))
         try:
-            session = _open(bundle, entry, chosen_device)
+            tokenizer = TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length)
         finally:
-            wait([tokenizer])  # leave no thread behind
+            wait([building])  # leave no thread behind
+        session = building.result()
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
             raise BundleError(
                 f"{bundle.path / entry.file} has {session.outputs} outputs, but the manifest names "
@@ -150,7 +152,7 @@ class Classifier:
             )
         workers = _CUDA_CALLERS if chosen_device == "cuda" else threads or granted_cores()
         logger.info("loaded %s: variant %s on %s, %d threads", bundle.path, chosen_variant, chosen_device, workers)
-        return cls(bundle, session, tokenizer.result(), device=chosen_device, variant=chosen_variant, threads=workers)
+        return cls(bundle, session, tokenizer, device=chosen_device, variant=chosen_variant, threads=workers)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """Return the most probable label of each text, in input order.
@@ -348,12 +350,16 @@ class Classifier:
         )
 
 
-def _open(bundle: Bundle, entry: Variant, device: Device) -> ModelSession | StagedSession:
+def _open(
+    bundle: Bundle, entry: Variant, models: Sequence[tuple[str, bytes]], device: Device
+) -> ModelSession | StagedSession:
+    """Make the session of a variant from its files' bytes, in the order of its stages."""
+    again = [functools.partial(bundle.read, file) for file, _ in models]
     if not entry.stages:
-        again = functools.partial(bundle.read, entry.file)
-        return ModelSession(again(), device=device, read_again=again)
+        return ModelSession(models[0][1], device=device, read_again=again[0])
     stages = [
-        Stage(bundle.read(s.file), s.layer, s.threshold, functools.partial(bundle.read, s.file)) for s in entry.stages
+        Stage(data, stage.layer, stage.threshold, read_again)
+        for stage, (_, data), read_again in zip(entry.stages, models, again, strict=True)
     ]
     return StagedSession(stages, device=device)
 

@@ -68,6 +68,11 @@ class Variant:
     device: str
     stages: tuple[StageFile, ...] = ()
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The ONNX files that make it up, in the order of its stages."""
+        return tuple(stage.file for stage in self.stages) or (self.file,)
+
     def runs_on(self, device: Device) -> bool:
         """Whether it is meant for this device."""
         return self.device in (device, "any")
