@@ -35,7 +35,7 @@ def test_candidates_are_all_combinations_each_once():
         ({"encoder": ["a", "b"], "normaliser": ["http", "none"]},
          ["a, normaliser http", "a, normaliser none", "b, normaliser http", "b, normaliser none"]),
         ({"encoder": ["a"], "recipe": ["lora"], "lora": [LoraRecipe(), LoraRecipe(rank=4, stop_after=9)]},
-         ["rank 8, stop after None", "rank 4, stop after 9"]),
+         ["rank 8, all epochs", "rank 4, 9 epochs"]),
     ],
 )  # fmt: skip
 def test_names_say_what_differs_and_no_more(axes, expected):

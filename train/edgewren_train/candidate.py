@@ -100,7 +100,7 @@ def names(candidates: Sequence[Candidate]) -> list[str]:
             _part(name, getattr(candidate, name)) for name in varying if name != "alphas" or candidate.recipe == "ridge"
         ]
         if candidate.lora is not None:
-            parts += [f"{name.replace('_', ' ')} {getattr(candidate.lora, name)}" for name in differing]
+            parts += [_setting(name, getattr(candidate.lora, name)) for name in differing]
         out.append(", ".join(parts))
     return out
 
@@ -110,3 +110,9 @@ def _part(name: str, value: Any) -> str:
         words = {None: "whole encoder", "auto": "depth auto", 1: "1 layer"}
         return words.get(value, f"{value} layers")
     return str(value) if name == "recipe" else f"{name} {value}"
+
+
+def _setting(name: str, value: Any) -> str:
+    if name == "stop_after":
+        return "all epochs" if value is None else f"{value} epochs"
+    return f"{name.replace('_', ' ')} {value}"
