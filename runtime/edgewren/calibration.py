@@ -8,7 +8,7 @@ is positive and comes without a bias, so the largest logit stays the largest: no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,6 +79,26 @@ def cross_fitted(logits: ArrayLike, true_indices: ArrayLike, folds: ArrayLike) -
         InputError: the shapes do not fit, or a logit is not finite.
     """
     values, true = _checked(logits, true_indices)
+    return _without_own_fold([values], true, folds)
+
+
+def cross_fitted_mean(members: Sequence[ArrayLike], true_indices: ArrayLike, folds: ArrayLike) -> NDArray[np.float64]:
+    """Return the mean of several models' logits as `cross_fitted` does those of one: each member times its factor, and
+    the mean times its own, all of them fitted on the rows of all other folds.
+
+    (Not `cross_fitted` of a mean of what it gave: there, factors of the other folds know this one, and the second fit
+    undoes them.)
+
+    Raises:
+        InputError: the shapes do not fit, or a logit is not finite.
+    """
+    checked = [_checked(logits, true_indices) for logits in members]
+    return _without_own_fold([values for values, _ in checked], checked[0][1], folds)
+
+
+def _without_own_fold(
+    members: Sequence[NDArray[np.float64]], true: NDArray[np.int64], folds: ArrayLike
+) -> NDArray[np.float64]:
     parts = np.asarray(folds)
     if parts.shape != true.shape:
         raise InputError(f"folds has shape {list(parts.shape)}, expected {list(true.shape)}: one per row.")
@@ -88,11 +108,14 @@ def cross_fitted(logits: ArrayLike, true_indices: ArrayLike, folds: ArrayLike) -
         for index in np.unique(true):
             places = np.flatnonzero(true == index)
             parts[places] = np.arange(len(places)) % _PSEUDO_FOLDS
-    out = np.empty_like(values)
+    out = np.empty_like(members[0])
     for part in np.unique(parts):
         held_out = parts == part
         rest = ~held_out
-        out[held_out] = values[held_out] * (fit_temperature(values[rest], true[rest]) if rest.any() else 1.0)
+        factors = [fit_temperature(values[rest], true[rest]) if rest.any() else 1.0 for values in members]
+        mean = np.mean([factor * values for factor, values in zip(factors, members, strict=True)], axis=0)
+        own = fit_temperature(mean[rest], true[rest]) if len(members) > 1 and rest.any() else 1.0
+        out[held_out] = own * mean[held_out]
     return out
 
 

@@ -12,6 +12,7 @@ from edgewren.calibration import (
     COVERAGE_STEPS,
     coverage,
     cross_fitted,
+    cross_fitted_mean,
     fit_temperature,
     judge,
     reliability,
@@ -82,6 +83,29 @@ def test_a_single_validation_part_is_parted_for_judging():
     logits, true = drawn(2.0, rows=100)
     factors = np.unique(np.round(cross_fitted(logits, true, np.zeros(100)) / logits, 9))
     assert len(factors) == 5
+
+
+def test_the_mean_of_equal_members_is_calibrated_like_one_of_them():
+    """Calibrating calibrated logits once more would undo it: factors of the other folds know the fold that is judged."""
+    draw = np.random.default_rng(8)
+    true, folds = draw.integers(0, 2, 900), np.arange(900) % 3
+    margin = (2 * true - 1 + draw.normal(0, 2.0, 900)) * np.choose(folds, [0.4, 1.0, 2.5])  # folds of unlike sharpness
+    logits = np.stack([-margin, margin], axis=1)
+    alone = cross_fitted(logits, true, folds)
+    np.testing.assert_allclose(cross_fitted_mean([logits, logits], true, folds), alone, rtol=1e-3)
+    twice = cross_fitted(alone, true, folds)
+    assert np.abs(twice / alone - 1).max() > 0.2
+
+
+def test_each_row_of_a_mean_is_judged_by_factors_of_other_folds():
+    draw = np.random.default_rng(9)
+    true, folds = draw.integers(0, 3, 300), np.arange(300) % 3
+    members = [draw.normal(0, 1, (300, 3)) + 2 * np.eye(3)[true] for _ in range(2)]
+    before = cross_fitted_mean(members, true, folds)
+    flipped = np.where(folds == 1, (true + 1) % 3, true)
+    after = cross_fitted_mean(members, flipped, folds)
+    np.testing.assert_array_equal(after[folds == 1], before[folds == 1])
+    assert (after[folds == 0] != before[folds == 0]).any()
 
 
 def test_figures_are_those_of_the_probabilities():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.calibration import Sharpness, cross_fitted, fit_temperature, judge
+from edgewren.calibration import Sharpness, cross_fitted, cross_fitted_mean, fit_temperature, judge
 from edgewren.errors import InputError, UsageError
 from edgewren.folders import written_whole
 from edgewren.metrics import Comparison, Estimate, Evaluation, compare, evaluate
@@ -110,8 +110,8 @@ def run_ensemble(
     true = np.array([index_of[labels[row]] for row in parts[0].rows])
     folds = parts[0].folds
     honest = [cross_fitted(part.logits, true, folds) for part in parts]
-    mean = np.mean(honest, axis=0)
-    verdict = _judged(names, honest, mean, cross_fitted(mean, true, folds), true, classes, seed)
+    mean = cross_fitted_mean([part.logits for part in parts], true, folds)
+    verdict = _judged(names, honest, mean, true, classes, seed)
     say(verdict.as_text())
     if not verdict.wins and not force:
         raise UsageError(
@@ -137,19 +137,18 @@ def _judged(
     names: Sequence[str],
     honest: Sequence[NDArray[np.float64]],
     mean: NDArray[np.float64],
-    calibrated: NDArray[np.float64],
     true: NDArray[np.int64],
     classes: Sequence[str],
     seed: int,
 ) -> Verdict:
-    """Test the ensemble (`mean`, and `calibrated` for its probabilities) against the best member."""
+    """Test the ensemble, `mean`, against the best member."""
     wanted = [classes[index] for index in true]
     predicted = [[classes[index] for index in logits.argmax(axis=1)] for logits in (*honest, mean)]
     evaluations = tuple(evaluate(wanted, given, classes, seed=seed) for given in predicted)
     figures = [entry.balanced_accuracy.value for entry in evaluations[:-1]]
     best = int(np.argmax(figures))
     comparison = compare(wanted, predicted[-1], predicted[best], classes, seed=seed)
-    sharper: Sharpness = judge(calibrated, true, against=honest[best], seed=seed)
+    sharper: Sharpness = judge(mean, true, against=honest[best], seed=seed)
     wins = comparison.balanced_accuracy.value > 0 and comparison.p_balanced_accuracy < SIGNIFICANCE
     return Verdict(tuple(names), evaluations, best, comparison, sharper.log_loss, wins)
 
