@@ -61,6 +61,7 @@ def killed_until_finished(folder, bundle, classifier, chance, *, kills: int) -> 
     return met
 
 
+@pytest.mark.slow
 def test_a_chain_of_three_kills_resumes(tmp_path, tiny_bundle, classifier):
     killed_until_finished(tmp_path, tiny_bundle, classifier, random.Random(0), kills=3)
 

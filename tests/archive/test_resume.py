@@ -302,6 +302,7 @@ def test_a_journal_damaged_at_any_byte_is_refused_or_harmless(classifier, source
     assert refused + went_on > 3000
 
 
+@pytest.mark.slow
 def test_a_journal_cut_at_any_byte_goes_on_or_is_refused(classifier, source, output):
     expected = whole(classifier, source, output)
     before = interrupted(classifier, source, output, 40)
@@ -396,6 +397,7 @@ def test_a_link_stays_a_link(classifier, source, tmp_path):
     assert (tmp_path / "real.csv").read_text().startswith("id,author,text,label")
 
 
+@pytest.mark.slow
 def test_an_unsound_input_leaves_nothing(classifier, tmp_path, output):
     source = tmp_path / "in.csv.gz"
     source.write_bytes(gzip.compress(b"text\n" + b"good vote\n" * 5000)[:-4])

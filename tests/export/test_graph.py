@@ -80,26 +80,32 @@ def assert_equals_torch(folder, pad):
 
 
 @pytest.mark.parametrize("options", RIDGE, ids=name)
+@pytest.mark.slow
 def test_every_pooling_and_what_follows_it_survives(train_model, options):
     assert_equals_torch(train_model("ridge", **options), pad=0)
 
 
+@pytest.mark.slow
 def test_mpnet_survives_with_mixed_lengths(train_model):
     assert_equals_torch(train_model("ridge", "mpnet", layers=2), pad=1)
 
 
+@pytest.mark.slow
 def test_roberta_with_byte_level_bpe_survives(train_model):
     assert_equals_torch(train_model("lora", "roberta"), pad=1)
 
 
+@pytest.mark.slow
 def test_distilbert_survives(train_model):
     assert_equals_torch(train_model("lora", "distilbert"), pad=0)
 
 
+@pytest.mark.slow
 def test_bert_with_a_classification_head_survives(train_model):
     assert_equals_torch(train_model("lora", "bert"), pad=0)
 
 
+@pytest.mark.slow
 def test_five_classes_survive(train_model):
     model = assert_equals_torch(train_model("ridge", classes=5), pad=0)
     assert model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 5
@@ -137,6 +143,7 @@ def test_logits_of_a_text_do_not_depend_on_the_batch_bit_by_bit(train_model, rec
             assert (together == alone).all(), f"batches of {size}, length {length}"
 
 
+@pytest.mark.slow
 def test_without_isolated_rows_the_batch_would_show(train_model, monkeypatch):
     """Guards the test above: the same model, exported without isolate_rows, does depend on the batch."""
     monkeypatch.setattr(graph, "isolate_rows", lambda _: None)
@@ -158,6 +165,7 @@ def test_no_stack_traces_and_no_paths_of_this_machine_in_the_file(train_model):
     assert b"stack_trace" not in data
 
 
+@pytest.mark.slow
 def test_export_prints_nothing(train_model, capfd):
     capfd.readouterr()
     exported.__wrapped__(train_model("ridge"))

@@ -12,6 +12,7 @@ MODELS = [("ridge", "bert", {}), ("ridge", "mpnet", {"layers": 2}), ("lora", "be
 
 
 @pytest.mark.parametrize(("recipe", "architecture", "options"), MODELS, ids=str)
+@pytest.mark.slow
 def test_bundle_answers_the_same_in_optimum_and_transformers(export_bundle, recipe, architecture, options):
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer, pipeline

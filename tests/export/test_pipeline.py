@@ -168,6 +168,7 @@ def test_folder_of_the_bundle_is_readable_for_everybody(ridge_bundle):
     assert ridge_bundle.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.slow
 def test_gates_take_given_texts_instead_of_the_training_texts(train_model, tmp_path, said):
     texts = tiny_models.toy_texts(30, seed=9)[0]
     result = export(train_model("ridge"), tmp_path / "bundle", texts=texts, say=said.append)
@@ -222,6 +223,7 @@ def test_gate_that_fails_writes_nothing(train_model, tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.slow
 def test_head_that_is_not_the_fitted_one_fails_the_first_gate(train_model, tmp_path, monkeypatch):
     model = shutil.copytree(train_model("ridge"), tmp_path / "model")
     monkeypatch.setattr(graph, "load_head", lambda path: shifted(load_head(path)))
@@ -234,6 +236,7 @@ def shifted(head):
     return dataclasses.replace(head, intercept=head.intercept + 0.01)
 
 
+@pytest.mark.slow
 def test_disk_that_fills_up_leaves_nothing_behind(train_model, tmp_path, monkeypatch, ridge_bundle):
     target = shutil.copytree(ridge_bundle, tmp_path / "bundle")
     manifest = (target / "manifest.json").read_bytes()

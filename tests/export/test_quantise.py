@@ -97,6 +97,7 @@ def test_too_few_texts_are_refused_before_anything_is_computed(train_model, tmp_
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_gate_refuses_too_many_flips_and_writes_nothing(train_model, many_texts, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "MOST_FLIPS", -1.0)
     with pytest.raises(ParityError, match="fp32 -> int8 changes 0?[0-9]* of 1,100 labels and macro-F1 from"):
@@ -149,6 +150,7 @@ def test_session_of_the_runtime_fuses_no_scalar_kernel_back_in(int8_bundle, as_r
     assert counted["MatMulIntegerToFloat"] >= 6
 
 
+@pytest.mark.slow
 def test_unknown_attention_is_exported_unfused_and_said(train_model, many_texts, tmp_path, monkeypatch):
     from edgewren_export.editing import EditableGraph
 
@@ -186,6 +188,7 @@ def test_manifest_says_how_far_int8_is_from_the_golden_logits(int8_bundle):
 @pytest.mark.parametrize(
     ("recipe", "architecture"), [("ridge", "bert"), pytest.param("lora", "bert", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_where_fixed_scales_miss_the_gate_a_scale_per_token_must_meet_it(
     train_model, many_texts, tmp_path, monkeypatch, recipe, architecture
 ):
@@ -218,6 +221,7 @@ def int8_only(train_model, many_texts, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_int8_alone_leaves_the_fp32_file_out_and_keeps_its_logits_as_reference(int8_only, int8_bundle):
     files = {path.name for path in (int8_only / "onnx").iterdir()}
     assert files == {"model_int8.onnx"}

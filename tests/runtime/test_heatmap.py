@@ -15,6 +15,7 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.mark.parametrize("classes", [2, 9, 30, 31, 100])
+@pytest.mark.slow
 def test_any_number_of_classes_is_drawn(tmp_path, classes):
     confusion = [[row * column % 7 for column in range(classes)] for row in range(classes)]
     labels = [f"$class_{'x' * number}$" for number in range(classes)]

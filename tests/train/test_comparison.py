@@ -136,6 +136,7 @@ def test_a_depth_beyond_the_encoder_fails_alone(csv_file, sentence_folder, tmp_p
     assert "failed: 7 layers: depth is 7, expected 1 to 3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_lora_is_cut_too(sentence_folder, tmp_path):
     recipe = LoraRecipe(epochs=1, batch_size=16, learning_rate=1e-2, precision="fp32", max_length=24)
     axes = {"encoder": [str(sentence_folder("bert", layers=3))], "recipe": ["lora"], "lora": [recipe], "depth": [1, 3]}

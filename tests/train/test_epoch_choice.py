@@ -49,6 +49,7 @@ def train(csv_file, encoder, out, *options):
                  *map(str, options)])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_chosen_epochs_are_trained_on_all_rows_and_said(csv_file, encoder_folder, tmp_path, capsys):
     out = tmp_path / "m"
     assert (

@@ -56,6 +56,7 @@ def test_same_seed_and_data_give_the_same_files(recipe, tmp_path, encoder_folder
 
 
 @pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.slow
 def test_saved_head_is_the_one_that_was_evaluated(tmp_path, sentence_folder, classes):
     """The bundle, made from the folder, decides as training did in memory: its confusion matrix is the reported one."""
     from edgewren import Classifier

@@ -48,6 +48,7 @@ def made(rank, scores, *, epoch=3, pruned=False, alpha=16):
     return runs
 
 
+@pytest.mark.slow
 def test_every_setting_is_trained_once_with_every_seed_on_the_same_parts(plan, tmp_path, monkeypatch):
     trained = []
     real = lora.fit
@@ -72,6 +73,7 @@ def test_every_setting_is_trained_once_with_every_seed_on_the_same_parts(plan, t
     assert len(trained) == 8, "finished settings are not trained again"
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_loses_one_training_at_most(plan, tmp_path, monkeypatch):
     trained = []
     real = lora.fit

@@ -166,6 +166,7 @@ def test_cuda_without_cuda_says_what_to_do(write, sentence_folder, tmp_path, cap
 
 
 @pytest.mark.parametrize("recipe", ["ridge", "lora"])
+@pytest.mark.slow
 def test_many_classes_train_export_and_score(write, encoder_folder, tmp_path, recipe):
     path = write(rows=90, classes=5)
     more = ["--epochs", 1, "--max-length", 24] if recipe == "lora" else ["--folds", 2]
