@@ -35,6 +35,7 @@ STACKS = {
     "edgewren-int8": ("edgewren_bundle", "int8", "edgewren"),
     "edgewren-fp32": ("edgewren_bundle", "fp32", "edgewren"),
     "edgewren-int8-http": ("edgewren_bundle", "int8_http", "edgewren"),
+    "edgewren-default-static": ("edgewren_bundle", "default_static", "edgewren"),
     "edgewren-default-ridge": ("edgewren_bundle", "default_ridge", "edgewren"),
     "edgewren-default-lora": ("edgewren_bundle", "default_lora", "edgewren"),
     "sentence-transformers": ("sentence_transformers_torch", "fp32", "sentence-transformers"),

@@ -23,6 +23,12 @@ def int8_http(material: Material) -> Stack:
     return _stack(material.http_bundle, "int8", fp32=_predict(material.http_bundle, "fp32"))
 
 
+def default_static(_: Material) -> Stack:
+    """Return what `Classifier.load()` loads: the bundle inside the package."""
+    predict = Classifier.load(device="cpu").predict
+    return Stack(predict, predict, comparable=False)
+
+
 def default_ridge(_: Material) -> Stack:
     return _shipped("ridge")
 
