@@ -11,10 +11,13 @@ import tiny_models
 
 from edgewren import Classifier
 from edgewren.errors import ParityError
+from edgewren.session import ModelSession
 from edgewren.verification import verify
-from edgewren_export import parity
-from edgewren_export.optimise import operators
+from edgewren_export import graph, parity
+from edgewren_export.cuda import half_for_cuda
+from edgewren_export.optimise import operators, optimise
 from edgewren_export.pipeline import export
+from edgewren_export.trained_model import read_trained_model
 
 ARCHITECTURES = [
     ("ridge", "bert"),
@@ -56,6 +59,29 @@ def test_fp16_is_fused_for_cuda_and_computes_the_same(fp16_bundle, recipe, archi
     fp16 = Classifier.load(bundle, device="cpu", variant="fp16").score(texts).logits
     assert np.abs(fp16 - fp32).max() > 0
     assert np.corrcoef(fp16.ravel(), fp32.ravel())[0, 1] > 0.999
+
+
+POOLINGS = [{"pooling": kind} for kind in ("cls", "max", "weightedmean", "mean_sqrt_len_tokens", "lasttoken")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [*POOLINGS, {"pooling": "mean", "dense": 16}, {"pooling": "mean", "normalize": False}], ids=str
+)
+def test_every_pooling_computes_the_same_without_its_mask(train_model, options):
+    model = read_trained_model(train_model("ridge", **options))
+    fp32 = optimise(graph.to_onnx(graph.scoring_module(model, graph.load(model)), len(model.labels)))
+    fp16 = half_for_cuda(fp32)
+    exact, halved = ModelSession(fp32.SerializeToString()), ModelSession(fp16.SerializeToString())
+    rows = model.tokenizer.encode(tiny_models.MIXED_TEXTS).ids
+    answers = [
+        (session.run(np.array([row])), session.run(np.array([row] * 3))) for session in (exact, halved) for row in rows
+    ]
+    expected = np.concatenate([alone for alone, _ in answers[: len(rows)]])
+    for found in zip(*answers[len(rows) :], strict=True):
+        for logits, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(logits, np.broadcast_to(wanted, logits.shape), atol=0.05)
+    assert np.ptp(expected, axis=0).max() > 0.05, "all texts alike: this test would prove nothing"
 
 
 def test_a_cpu_does_not_choose_fp16_and_verify_says_why_it_is_left_out(fp16_bundle):
