@@ -137,14 +137,7 @@ class Classifier:
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
             chosen_device = "cpu"
         chosen_variant, entry = bundle.variant(variant, chosen_device)
-        # Sessions are made without the interpreter's lock; meanwhile the tokenizer, which needs it, is read and made.
-        models = [(file, bundle.read(file)) for file in entry.loaded]
-        building = in_background(lambda: _open(bundle, entry, models, chosen_device))
-        try:
-            tokenizer = TextTokenizer(bundle.read("tokenizer.json"), bundle.manifest.max_length)
-        finally:
-            wait([building])  # leave no thread behind
-        session = building.result()
+        session, tokenizer = _loaded(bundle, entry, chosen_device)
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
             raise BundleError(
                 f"{bundle.path / entry.file} has {session.outputs} outputs, but the manifest names "
@@ -348,6 +341,26 @@ class Classifier:
             f"Classifier({str(self.bundle.path)!r}, labels={list(self.labels)}, variant={self.variant!r}, "
             f"device={self.device!r}, threads={self.threads})"
         )
+
+
+def _loaded(bundle: Bundle, entry: Variant, device: Device) -> tuple[ModelSession | StagedSession, TextTokenizer]:
+    """Read, check and make everything. What takes the interpreter's lock (scans, the tokenizer) happens in this thread;
+    beside it what does not: first the models' hashes, then, once these and the scans are through, the session.
+    """
+    reading = in_background(lambda: [(file, bundle.intact(file)) for file in entry.loaded])
+    try:
+        tokenizer_json = bundle.read("tokenizer.json")
+    finally:
+        wait([reading])  # leave no thread behind
+    models = reading.result()
+    for file, data in models:
+        bundle.check(file, data)
+    building = in_background(lambda: _open(bundle, entry, models, device))
+    try:
+        tokenizer = TextTokenizer(tokenizer_json, bundle.manifest.max_length)
+    finally:
+        wait([building])
+    return building.result(), tokenizer
 
 
 def _open(
