@@ -92,14 +92,14 @@ class Classifier:
         self.exits: tuple[int, ...] = session.layers if isinstance(session, StagedSession) else ()
         self._session = session
         on_cuda = device == "cuda"
+        table = bundle.manifest.kind == "static"
         self._scheduler = Scheduler(
             tokenizer,
             session,
             width=len(self.labels),
             threads=threads,
-            tokens_per_batch=batching.tokens_per_batch(
-                device, table=bundle.manifest.kind == "static", staged=isinstance(session, StagedSession)
-            ),
+            tokens_per_batch=batching.tokens_per_batch(device, table=table, staged=isinstance(session, StagedSession)),
+            mixed=table and isinstance(session, ModelSession) and "attention_mask" in session.inputs,
             helpers=_CUDA_HELPERS if on_cuda else None,
         )
 

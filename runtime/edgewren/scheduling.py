@@ -33,6 +33,9 @@ TEXTS_PER_PIECE = 512
 tokenizer works for another. On 16 cores one thread made 70,000 tweets a second into ids, four with pieces of 512
 110,000, with pieces of 2,048 79,000; the tokenizer alone, ids left in it, 117,000."""
 
+_PIECES_PAY = 4
+"""Fewer pieces than this are one: the tokenizer has threads of its own, and handing over costs more than it brings."""
+
 _HELP_S = 0.05
 """A pool thread works this long for one call, then queues up again: calls share the pool fairly, and an interpreter
 that exits (it refuses new work to pools) waits no longer than this for one that was left in the middle."""
@@ -68,6 +71,7 @@ class Scheduler:
         width: labels.
         threads: batches computed at once, by all calls together. With 1, everything happens in the calling thread.
         tokens_per_batch: upper bound on the tokens of a batch.
+        mixed: rows of different lengths may share a batch, padded: the model computes the same bits for them.
         helpers: pool threads beside the calling one, which works too while it waits; default: threads - 1. More where
             the processor is free while a batch is computed (CUDA).
     """
@@ -80,12 +84,14 @@ class Scheduler:
         width: int,
         threads: int,
         tokens_per_batch: int,
+        mixed: bool = False,
         helpers: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.width = width
         self.threads = threads
         self.tokens_per_batch = tokens_per_batch
+        self.mixed = mixed
         self.helpers = threads - 1 if helpers is None else helpers
         self.closed = False
         self._session = session
@@ -107,12 +113,14 @@ class Scheduler:
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, input_ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
+    def run(
+        self, input_ids: NDArray[np.int64], mask: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
         """Run one batch when one of `threads` slots is free; return its logits and where its rows left."""
         with self._slots:
             if isinstance(self._session, StagedSession):
                 return self._session.answer(input_ids)
-            return self._session.run(input_ids), None
+            return self._session.run(input_ids) if mask is None else self._session.run(input_ids, mask), None
 
     def scores(self, windows: Iterable[Sequence[str]], stop: threading.Event | None = None) -> Iterator[Scores]:
         """Yield the scores of each window, in order. Closing the iterator early, or setting `stop`, drops the rest.
@@ -170,9 +178,9 @@ class _Window:
         known: dict[str, int] = {}
         self._twins = [known.setdefault(text, len(known)) for text in texts]  # equal texts are tokenised once
         self._distinct: Sequence[str] = list(known)
-        self.pieces = [
-            range(start, min(start + TEXTS_PER_PIECE, len(known))) for start in range(0, len(known), TEXTS_PER_PIECE)
-        ] or [range(0)]
+        self._step = TEXTS_PER_PIECE if len(known) > _PIECES_PAY * TEXTS_PER_PIECE else max(1, len(known))
+        starts = range(0, len(known), self._step)
+        self.pieces = [range(start, min(start + self._step, len(known))) for start in starts] or [range(0)]
         self._tokens: list[Tokens | None] = [None] * len(self.pieces)
         self._untokenised = len(self.pieces)
         self.planned = False
@@ -185,9 +193,7 @@ class _Window:
         return self.error is not None or (self.planned and self.missing == 0)
 
     def tokenise(self, scheduler: Scheduler, piece: range) -> None:
-        self._tokens[piece.start // TEXTS_PER_PIECE] = scheduler.tokenizer.encode(
-            self._distinct[piece.start : piece.stop]
-        )
+        self._tokens[piece.start // self._step] = scheduler.tokenizer.encode(self._distinct[piece.start : piece.stop])
 
     def ends_with_piece(self) -> bool:
         """Note, under the caller's lock, that one more piece is tokenised; tell whether it was the last."""
@@ -209,7 +215,7 @@ class _Window:
         self.tokens = int(lengths.sum())
         self.logits = np.empty((len(first), scheduler.width), dtype=np.float32)
         self.layers = np.empty(len(first), dtype=np.int16) if scheduler.staged else None
-        self.batches = batching.plan(lengths, scheduler.tokens_per_batch)
+        self.batches = batching.plan(lengths, scheduler.tokens_per_batch, mixed=scheduler.mixed)
         self.missing = len(self.batches)
         self.planned = True
 
@@ -220,7 +226,10 @@ class _Window:
         self.plan(scheduler)
 
     def compute(self, scheduler: Scheduler, batch: NDArray[np.intp]) -> None:
-        self.logits[batch], layers = scheduler.run(self.rows.matrix(self.first[batch]))
+        rows = self.first[batch]
+        self.logits[batch], layers = scheduler.run(
+            *self.rows.padded(rows) if scheduler.mixed else (self.rows.matrix(rows),)
+        )
         if layers is not None and self.layers is not None:
             self.layers[batch] = layers
 

@@ -35,11 +35,13 @@ _PROVIDERS: dict[Device, list[str | tuple[str, dict[str, str]]]] = {
 }
 
 
-def feed(input_ids: NDArray[np.int64], inputs: Collection[str]) -> dict[str, NDArray[np.int64]]:
-    """Return what a model with these inputs takes for unpadded token rows, int64 [batch, sequence]."""
+def feed(
+    input_ids: NDArray[np.int64], inputs: Collection[str], mask: NDArray[np.int64] | None = None
+) -> dict[str, NDArray[np.int64]]:
+    """Return what a model with these inputs takes for token rows, int64 [batch, sequence]; without mask, unpadded."""
     values = {"input_ids": input_ids}
     if "attention_mask" in inputs:
-        values["attention_mask"] = np.ones_like(input_ids)
+        values["attention_mask"] = np.ones_like(input_ids) if mask is None else mask
     if "token_type_ids" in inputs:
         values["token_type_ids"] = np.zeros_like(input_ids)
     return values
@@ -99,8 +101,12 @@ class ModelSession:
         if read_again is not None:
             renew_after_fork(self)
 
-    def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, input_ids: NDArray[np.int64], mask: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return logits, float32 [batch, labels], of token rows of equal length, int64 [batch, sequence].
+
+        Args:
+            mask: 1 for tokens, 0 for padding, int64 [batch, sequence]; for models that compute the same bits with any
+                padding, and have the input attention_mask. Without it all are tokens.
 
         Raises:
             UsageError: the session was closed.
@@ -108,7 +114,7 @@ class ModelSession:
             BundleModelError: the model fails, or makes something else than logits.
             BundleError: this is a forked child, and the model's file is no longer the same.
         """
-        return self.call(["logits"], feed(input_ids, self.inputs))[0]
+        return self.call(["logits"], feed(input_ids, self.inputs, mask))[0]
 
     def call(self, names: Sequence[str], values: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Return the named outputs, logits first, for all the inputs; `run` is this for a whole model.

@@ -50,6 +50,22 @@ def test_token_vectors_are_what_the_encoders_first_layer_sees_without_positions(
     assert np.abs(stored - embeddings.LayerNorm(plain + position).detach().numpy()).max() > 0.01
 
 
+def test_lengths_share_batches_and_change_no_bit(export_bundle, monkeypatch):
+    bundle = export_bundle("static")
+    texts = [*tiny_models.toy_texts(300, seed=4)[0], *tiny_models.MIXED_TEXTS]
+    classifier = Classifier.load(bundle, device="cpu")
+    shapes = []
+    run = classifier._session.run
+    monkeypatch.setattr(
+        classifier._session, "run", lambda ids, mask=None: shapes.append((ids.shape, mask)) or run(ids, mask)
+    )
+    together = classifier.score(texts).logits
+    assert len(shapes) == 1, "one batch for all"
+    assert (shapes[0][1] == 0).any()
+    alone = np.concatenate([classifier.score([text]).logits for text in texts])
+    np.testing.assert_array_equal(together, alone)
+
+
 def test_logits_are_the_same_bits_alone_in_batches_and_beside_padding(export_bundle):
     folder = export_bundle("static", classes=5)
     bundle = Bundle.open(folder)
