@@ -78,7 +78,7 @@ def speed(data: LabelledTexts, specs: list[str], rounds: int) -> None:
             model.predict([text])
             singles.append((time.perf_counter() - start) * 1000)
         entry = model.bundle.manifest.variants[model.variant]
-        parts = {entry.file, *(stage.file for stage in entry.stages)}
+        parts = entry.loaded
         others = sum(file.bytes for name, file in model.bundle.manifest.files.items() if not name.endswith(".onnx"))
         size = sum((model.bundle.path / name).stat().st_size for name in parts) + others
         layers = model.score(data.texts).layers

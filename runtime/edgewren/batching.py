@@ -143,17 +143,12 @@ def plan(
     """
     size = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-size, kind="stable")
+    steps = np.flatnonzero(np.diff(size[order])) + 1  # where the length changes
     batches: list[NDArray[np.intp]] = []
-    if mixed:
+    for bucket in [order] if mixed else np.split(order, steps):
         start = 0
-        while start < len(order):
-            rows = max(1, tokens_per_batch // max(1, int(size[order[start]])))
-            batches.append(order[start : start + rows])
+        while start < len(bucket):
+            rows = max(1, tokens_per_batch // int(size[bucket[start]]))
+            batches.append(bucket[start : start + rows])
             start += rows
-        return batches
-    ordered = size[order]
-    bucket_starts = np.flatnonzero(np.diff(ordered, prepend=-1)) if len(ordered) else np.empty(0, dtype=np.intp)
-    for bucket in np.split(order, bucket_starts[1:]) if len(ordered) else []:
-        rows = max(1, tokens_per_batch // max(1, int(size[bucket[0]])))
-        batches.extend(bucket[start : start + rows] for start in range(0, len(bucket), rows))
     return batches
