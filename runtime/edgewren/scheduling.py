@@ -215,9 +215,10 @@ class _Window:
         self.tokens = int(lengths.sum())
         self.logits = np.empty((len(first), scheduler.width), dtype=np.float32)
         self.layers = np.empty(len(first), dtype=np.int16) if scheduler.staged else None
-        self.batches = batching.plan(lengths, scheduler.tokens_per_batch, mixed=scheduler.mixed)
-        self.missing = len(self.batches)
+        batches = batching.plan(lengths, scheduler.tokens_per_batch, mixed=scheduler.mixed)
+        self.missing = len(batches)
         self.planned = True
+        self.batches = batches  # last: from here on, other threads take them
 
     def prepare(self, scheduler: Scheduler) -> None:
         """Tokenise and plan, all in this thread."""

@@ -110,6 +110,21 @@ def test_an_error_in_one_piece_ends_its_window_and_comes_after_those_before(clas
     np.testing.assert_array_equal(classifier.score(texts).logits, expected.logits)
 
 
+def test_batches_are_counted_before_any_thread_can_take_one(classifier, texts, expected, monkeypatch):
+    """Else a window counts as finished while its last batch is still computed."""
+    seen = []
+
+    def publish(window, batches):
+        if batches:
+            seen.append((len(batches), window.missing, window.planned))
+        vars(window)["batches"] = batches
+
+    hooked = property(lambda window: vars(window)["batches"], publish)
+    monkeypatch.setattr(scheduling._Window, "batches", hooked, raising=False)
+    np.testing.assert_array_equal(classifier.score(texts).logits, expected.logits)
+    assert seen == [(seen[0][0], seen[0][0], True)]
+
+
 def test_only_a_few_windows_are_read_ahead(classifier):
     taken = itertools.count()
     endless = (invented(300, next(taken)) for _ in itertools.count())
