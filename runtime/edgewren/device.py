@@ -126,6 +126,13 @@ def int8_may_saturate(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return True
 
 
+def threads_keep_memory() -> bool:
+    """Return whether memory that a thread frees stays with that thread, for its next allocation: glibc's malloc."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # no such function, no such name: another C library
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    return False
+
+
 def granted_cores() -> int:
     """Return how many CPU cores this process may really use, at least 1.
 

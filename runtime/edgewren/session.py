@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.device import Device, import_onnxruntime, int8_may_saturate
+from edgewren.device import Device, import_onnxruntime, int8_may_saturate, threads_keep_memory
 from edgewren.errors import BundleModelError, DeviceError, UsageError
 from edgewren.lifetime import keep_for_good, native_code, renew_after_fork
 
@@ -160,6 +160,11 @@ class ModelSession:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if self._device == "cpu" and threads_keep_memory():
+            # A session's arena is shared by its callers and hands one core what another has just written. Where these
+            # cores share no cache, two callers were 23 % slower for it (docs/log.md); malloc keeps threads apart.
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
         if int8_may_saturate():
             options.add_session_config_entry(*_NO_SATURATION)
         if self._device == "cuda" and hasattr(onnxruntime, "preload_dlls"):

@@ -21,6 +21,13 @@ def test_plan_has_every_row_once_in_batches_of_one_length_within_the_budget(size
         assert len(batch) == 1 or len(batch) * found.pop() <= budget
 
 
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 900))
+def test_rows_of_one_length_are_shared_out_evenly_over_as_few_batches_as_can_be(rows, length, budget):
+    sizes = [len(batch) for batch in batching.plan([length] * rows, budget)]
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-rows // max(1, budget // length))
+
+
 @given(lengths, st.integers(1, 200))
 def test_plan_is_longest_first_and_keeps_order_within_a_length(sizes, budget):
     order = np.concatenate([np.empty(0, np.intp), *batching.plan(sizes, budget)]).tolist()

