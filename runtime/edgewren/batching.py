@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CPU_TOKENS_PER_BATCH = 450
-"""Tokens of one batch on a CPU core, at most: 6 to 12 tweets. Larger batches leave the core's caches; smaller ones fetch
-the weights for too few. MiniLM int8, µs a token: 80 tokens 89, 150 80, 200 to 450 76 to 79, 600 82, 1,200 88."""
+"""Tokens of one batch on a CPU core, at most: 6 to 12 tweets. Larger batches leave the core's caches; smaller ones
+fetch the weights for too few. MiniLM int8, µs a token: 80 tokens 89, 150 80, 200 to 450 76 to 79, 600 82, 1,200 88."""
 
 CHEAP_TOKENS_PER_BATCH = 16_384
 """The same for models that look numbers up instead of multiplying: there, calls cost more than caches give. A static
