@@ -33,6 +33,7 @@ from stacks.material import Labeller, Material, Stack, UnavailableError, default
 # name -> module, function, distribution
 STACKS = {
     "edgewren-int8": ("edgewren_bundle", "int8", "edgewren"),
+    "edgewren-int8-exit": ("edgewren_bundle", "int8_exit", "edgewren"),
     "edgewren-fp32": ("edgewren_bundle", "fp32", "edgewren"),
     "edgewren-int8-http": ("edgewren_bundle", "int8_http", "edgewren"),
     "edgewren-default-static": ("edgewren_bundle", "default_static", "edgewren"),

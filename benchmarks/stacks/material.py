@@ -17,6 +17,7 @@ from edgewren.device import granted_cores
 from edgewren_export.fold import Head, load_head
 from edgewren_export.parity import QUANTISED_TEXTS
 from edgewren_export.pipeline import export
+from edgewren_train.depth_run import ExitPlan
 from edgewren_train.lora import LoraRecipe
 from edgewren_train.lora_run import run_lora
 from edgewren_train.ridge_run import run_ridge
@@ -119,7 +120,8 @@ class Material:
         if self.recipe == "lora":
             run_lora(self.data, model, encoder_spec="minilm", recipe=LoraRecipe(), normaliser=normaliser)
         else:
-            run_ridge(self.data, model, RidgeSettings("minilm", normaliser=normaliser, folds=0))
+            exits = ExitPlan() if len(self.data.texts) >= QUANTISED_TEXTS else None
+            run_ridge(self.data, model, RidgeSettings("minilm", normaliser=normaliser), exits=exits)
         return model
 
     def _exported(self, model: Path) -> Path:
