@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -15,16 +15,25 @@ def in_background(work: Callable[[], _T]) -> Future[_T]:
 
     Where no thread can be started (limits, the end of the interpreter), the work is done at once.
     """
-    future: Future[_T] = Future()
+    return one_by_one([work])[0]
+
+
+def one_by_one(works: Sequence[Callable[[], _T]]) -> list[Future[_T]]:
+    """Start works, one after the other in one thread; a future has its result or its exception when its turn is over.
+
+    Where no thread can be started, the works are done at once.
+    """
+    futures: list[Future[_T]] = [Future() for _ in works]
 
     def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  whoever asks for the result gets it
-            future.set_exception(error)
+        for work, future in zip(works, futures, strict=True):
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001  whoever asks for the result gets it
+                future.set_exception(error)
 
     try:
         threading.Thread(target=run, name="edgewren-load", daemon=True).start()
     except RuntimeError:
         run()
-    return future
+    return futures

@@ -110,18 +110,21 @@ class Bundle:
             BundleError: one of its subclasses: the file is missing, not a regular file, not the one that the manifest
                 describes, or it holds what no exported file holds.
         """
-        data = self.intact(name)
+        data = self.unchecked(name)
+        self.compare(name, data)
         self.check(name, data)
         return data
 
-    def intact(self, name: str) -> bytes:
-        """Do the first half of `read`: compare size and SHA-256. Takes little of the interpreter's lock; nothing may be
-        done with the bytes before `check` has seen them.
-        """
+    def unchecked(self, name: str) -> bytes:
+        """Do the first third of `read`. Nothing may be done with the bytes before `compare` and `check` have passed."""
         expected = self._expected().get(name)
         if expected is None:
             raise BundleFileError(f"{self.path / name} is not named in {MANIFEST}.")
-        data = read_regular(self.path / name, expected.bytes)
+        return read_regular(self.path / name, expected.bytes)
+
+    def compare(self, name: str, data: bytes) -> None:
+        """Do the second third of `read`: compare size and SHA-256. Needs next to nothing of the interpreter's lock."""
+        expected = self._expected()[name]
         digest = hashlib.sha256(data).hexdigest()
         if len(data) != expected.bytes or digest != expected.sha256:
             raise BundleHashError(
@@ -129,10 +132,9 @@ class Bundle:
                 f"{digest[:12]}…, expected {expected.bytes} bytes with {expected.sha256[:12]}…. "
                 "The bundle is damaged or was changed: get it again."
             )
-        return data
 
     def check(self, name: str, data: bytes) -> None:
-        """Do the second half of `read`: look for what `edgewren export` does not write."""
+        """Do the last third of `read`: look for what `edgewren export` does not write."""
         check_content(name, data, self.manifest.labels, str(self.path / name))
 
     def names(self) -> list[str]:

@@ -27,6 +27,8 @@ _WIRE: dict[Kind, tuple[int, ...]] = {
     "floats64": (_FIXED64, _BYTES),
     "bytes": (_BYTES,),
 }
+_NUMBERED = (_VARINT, _BYTES)  # begin with a number: the value, or the length
+_FIXED = {_FIXED64: 8, _FIXED32: 4}
 _WIDTHS: dict[Kind, int] = {"floats32": 4, "floats64": 8}
 _NOT_LAST = bytes(range(0x80, 0x100))
 
@@ -39,8 +41,33 @@ class Field(NamedTuple):
     repeated: bool = False
 
 
-Schema = Mapping[int, Field | str]
-"""Field numbers to what is allowed there, or to the reason why it is not."""
+class Schema:
+    """The fields that a message may have.
+
+    Args:
+        fields: field numbers to what is allowed there, or to the reason why it is not.
+    """
+
+    def __init__(self, fields: Mapping[int, Field | str]) -> None:
+        self._fields = fields
+        self.tags: Mapping[int, tuple[str, int, bool]] = {
+            number << 3 | wire: (field.name, wire, field.repeated)
+            for number, field in fields.items()
+            if isinstance(field, Field)
+            for wire in _WIRE[field.kind]
+        }
+        """What a field begins with -> its name, its wire type, and whether it may come again."""
+
+    def kind(self, name: str) -> Kind:
+        """Return the kind of the field of this name."""
+        return next(field.kind for field in self._fields.values() if isinstance(field, Field) and field.name == name)
+
+    def objection(self, tag: int, place: int) -> str:
+        """Return why no field may begin with this tag."""
+        field = self._fields.get(tag >> 3)
+        if isinstance(field, Field):
+            return f"field {field.name} at byte {place} has wire type {tag & 7}"
+        return field or f"unknown field {tag >> 3} at byte {place}"
 
 
 class WireError(ValueError):
@@ -59,35 +86,39 @@ class Message:
     def __init__(self, data: bytes, span: Span, schema: Schema) -> None:
         self._data = data
         self._values: dict[str, list[int | Span]] = {}
-        values = self._values
+        values, tags = self._values, schema.tags
         position, end = span
+        # Numbers of one byte are read on the spot: nearly all are, and this loop is what loading a bundle waits for.
         while position < end:
             start = position
-            tag, position = varint(data, position, end)
-            wire = tag & 7
-            field = schema.get(tag >> 3)
-            if field is None or isinstance(field, str):
-                raise WireError(field or f"unknown field {tag >> 3} at byte {start}")
-            if wire not in _WIRE[field.kind]:
-                raise WireError(f"field {field.name} at byte {start} has wire type {wire}")
+            if (tag := data[position]) < 0x80:
+                position += 1
+            else:
+                tag, position = varint(data, position, end)
+            entry = tags.get(tag)
+            if entry is None:
+                raise WireError(schema.objection(tag, start))
+            name, wire, repeated = entry
             value: int | Span
-            if wire == _VARINT:
-                value, position = varint(data, position, end)
-            else:
-                if wire == _BYTES:
-                    length, position = varint(data, position, end)
+            if wire in _NUMBERED:
+                if position < end and (number := data[position]) < 0x80:
+                    position += 1
                 else:
-                    length = 4 if wire == _FIXED32 else 8
-                if length > end - position:
-                    raise WireError(f"field {field.name} at byte {start} is cut off: {length} bytes do not fit")
-                value = (position, position + length)
-                position += length
-            if field.name not in values:
-                values[field.name] = [value]
-            elif field.repeated:
-                values[field.name].append(value)
+                    number, position = varint(data, position, end)
+                value = number
             else:
-                raise WireError(f"field {field.name} comes twice, the second time at byte {start}")
+                number = _FIXED[wire]
+            if wire != _VARINT:
+                if number > end - position:
+                    raise WireError(f"field {name} at byte {start} is cut off: {number} bytes do not fit")
+                value = (position, position + number)
+                position += number
+            if name not in values:
+                values[name] = [value]
+            elif repeated:
+                values[name].append(value)
+            else:
+                raise WireError(f"field {name} comes twice, the second time at byte {start}")
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -108,8 +139,8 @@ class Message:
 
     def text(self, name: str, limit: int, default: str = "") -> str:
         """Return a singular string."""
-        span = self.span(name)
-        return default if span is None else string(self._data, span, limit)
+        found = self._values.get(name)
+        return default if found is None else string(self._data, found[0], limit)  # type: ignore[arg-type]  # as above
 
     def texts(self, name: str, limit: int) -> list[str]:
         """Return a repeated string."""

@@ -7,6 +7,7 @@ after which it leaves depends on its neighbours. Knows tensors, not texts or lab
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewren.batching import CPU_TOKENS_PER_BATCH
 from edgewren.device import Device
 from edgewren.errors import BundleModelError
 from edgewren.session import ModelSession, feed
-
-TOKENS_PER_STEP = 300
-"""Tokens computed at once within a batch: what leaves room in a core's caches (see `batching`)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class StagedSession:
             complete: let no row leave before the last stage.
         """
         rows = np.arange(len(input_ids))
-        step = max(1, TOKENS_PER_STEP // max(1, input_ids.shape[1]))
+        most = max(1, CPU_TOKENS_PER_BATCH // max(1, input_ids.shape[1]))
         layers = np.full(len(rows), self.layers[-1], dtype=np.int16)
         parts: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
         hidden: NDArray[np.float32] | None = None
@@ -98,9 +97,10 @@ class StagedSession:
             last = stage == len(self.layers) - 1
             staying: list[NDArray[np.intp]] = []
             handed_on: list[NDArray[np.float32]] = []
-            for start in range(0, len(rows), step):
-                chosen = rows[start : start + step]
-                before = None if hidden is None else hidden[start : start + step]
+            steps = np.linspace(0, len(rows), -(-len(rows) // most) + 1).astype(np.intp)
+            for start, end in itertools.pairwise(steps):
+                chosen = rows[start:end]
+                before = None if hidden is None else hidden[start:end]
                 logits, after = self._step(stage, input_ids[chosen], before)
                 if last:
                     leaves = np.ones(len(chosen), dtype=np.bool_)

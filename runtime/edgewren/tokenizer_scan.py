@@ -74,10 +74,17 @@ _MAXIMUM_ID = 2**24
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a tokenizer that passed is: its type of model, and how many tokens it knows without the added ones."""
+    """What a tokenizer that passed is.
+
+    Attributes:
+        model: the type of its model.
+        tokens: how many tokens it knows without the added ones.
+        settings: what the bytes say, as Python's objects.
+    """
 
     model: str
     tokens: int
+    settings: Mapping[str, Any]
 
 
 def scan(data: bytes, name: str = "tokenizer.json") -> Scanned:
@@ -100,7 +107,7 @@ def scan(data: bytes, name: str = "tokenizer.json") -> Scanned:
         _check_added_tokens(settings.get("added_tokens"), tokens)
         for role in _PARTS:
             _check_part(settings.get(role), role)
-        return Scanned(model["type"], len(tokens))
+        return Scanned(model["type"], len(tokens), settings)
     except JsonError as error:
         raise BundleTokenizerError(
             f"{name} is refused: {error}. Expected a tokenizer as 'edgewren export' writes it; export it again."

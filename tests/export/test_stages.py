@@ -11,6 +11,7 @@ import pytest
 import staged_models
 
 from edgewren import Classifier
+from edgewren.batching import CPU_TOKENS_PER_BATCH
 from edgewren.bundle import Bundle
 from edgewren.cli.main import main
 from edgewren.session import ModelSession
@@ -92,7 +93,9 @@ def test_survivors_are_put_together_again_and_nothing_is_computed_twice(staged, 
     for stage, layer in enumerate((-1, *staged_models.EXITS)):
         reached = int((layers > layer).sum())
         assert sum(computed[stage]) == reached
-        assert len(computed[stage]) == -(-reached // (300 // LENGTH)), "full steps, whoever left before"
+        assert len(computed[stage]) == -(-reached // (CPU_TOKENS_PER_BATCH // LENGTH)), (
+            "full steps, whoever left before"
+        )
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])

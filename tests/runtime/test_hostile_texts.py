@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from trained_tokenizers import CORPUS, KINDS, bundle_with, tokenizer_json
 
-from edgewren import Classifier
+from edgewren import Classifier, tokenizer_scan
 from edgewren.text import CHARACTERS_PER_TOKEN, TextTokenizer
 
 MILLISECONDS_PER_MB = 100
@@ -82,6 +82,14 @@ def test_hostile_texts_score_finite_and_the_same_alone_and_in_a_batch(classifier
     alone = np.concatenate([classifier.score([text]).logits for text in texts[::step]])
     np.testing.assert_array_equal(alone, scores.logits[::step])
     assert [not is_unicode(text) for text in texts] == scores.repaired.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_token_ids_are_the_same_from_settings_that_were_parsed_before(tokenizers, kind):
+    data = tokenizers[kind]
+    texts = hostile_texts()
+    made = TextTokenizer(data, 64, settings=tokenizer_scan.scan(data).settings).encode(texts)
+    assert made.ids == TextTokenizer(data, 64).encode(texts).ids
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,3 +88,25 @@ def test_what_is_no_tokenizer_is_refused(data):
 def test_max_length_must_leave_room_for_text(tiny_bundle):
     with pytest.raises(BundleError, match="max_length 2 leaves no room beside 2 special tokens"):
         TextTokenizer((tiny_bundle / "tokenizer.json").read_bytes(), 2)
+
+
+@pytest.mark.parametrize("token", ["[MASK]", "vote", "#new", "good vote"])
+def test_settings_parsed_before_make_the_same_tokenizer(tiny_bundle, token):
+    """Added tokens of the vocabulary keep their ids; one that is not in it gets the next."""
+    settings = json.loads((tiny_bundle / "tokenizer.json").read_bytes())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    vocabulary = settings["model"]["vocab"]
+    settings["added_tokens"] += [{"id": vocabulary.get(token, len(vocabulary)), "content": token, **flags}]
+    data = json.dumps(settings).encode()
+    made, read = TextTokenizer(data, 8, settings=settings), TextTokenizer(data, 8)
+    texts = [f"a {token} b", token, f"{token}{token}", "good vote", "[CLS] bad [UNK]", ""]
+    assert made.encode(texts).ids == read.encode(texts).ids
+    assert json.loads(made._tokenizer.to_str()) == json.loads(read._tokenizer.to_str())
+
+
+def test_settings_that_rust_cannot_hold_are_refused(tiny_bundle):
+    data = (tiny_bundle / "tokenizer.json").read_bytes()
+    settings = json.loads(data)
+    settings["model"]["vocab"]["\ud800"] = 5
+    with pytest.raises(BundleError, match="tokenizer.json cannot be read"):
+        TextTokenizer(data, 8, settings=settings)
