@@ -73,7 +73,9 @@ def test_a_hundred_kills_in_chains_of_five_resume(tmp_path, tiny_bundle, classif
     record_property("kills that met a living process", met)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_the_command_in_seconds_and_it_resumes(tmp_path, tiny_bundle, number, code):
     source = archives.write(tmp_path / "in.jsonl", archives.rows(120_000))
     output = tmp_path / "o.jsonl"

@@ -20,7 +20,7 @@ from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
 
 ARCHITECTURES = [
-    ("ridge", "bert"),
+    pytest.param("ridge", "bert", marks=pytest.mark.slow),
     ("lora", "bert"),
     pytest.param("ridge", "mpnet", marks=pytest.mark.slow),
     pytest.param("lora", "mpnet", marks=pytest.mark.slow),
@@ -94,6 +94,7 @@ def test_a_cpu_does_not_choose_fp16_and_verify_says_why_it_is_left_out(fp16_bund
     assert "fp32 -> fp16" in (bundle / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_fp16_that_computes_something_else_is_refused(train_model, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "HALF_TOLERANCE", 1e-9)
     with pytest.raises(ParityError, match="fp32 -> fp16"):

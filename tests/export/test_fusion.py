@@ -20,7 +20,7 @@ from edgewren_export.residual import fold_residual_biases
 from edgewren_export.trained_model import read_trained_model
 
 MODELS = [
-    ("ridge", "bert"),
+    pytest.param("ridge", "bert", marks=pytest.mark.slow),
     ("lora", "bert"),
     pytest.param("ridge", "mpnet", marks=pytest.mark.slow),
     pytest.param("lora", "mpnet", marks=pytest.mark.slow),

@@ -127,7 +127,11 @@ def test_inputs_and_output_are_the_bundles_contract(train_model):
 
 @pytest.mark.parametrize(
     ("recipe", "architecture", "options"),
-    [("ridge", "bert", {}), ("ridge", "bert", {"pooling": "cls", "normalize": False}), ("lora", "roberta", {})],
+    [
+        ("ridge", "bert", {}),
+        pytest.param("ridge", "bert", {"pooling": "cls", "normalize": False}, marks=pytest.mark.slow),
+        pytest.param("lora", "roberta", {}, marks=pytest.mark.slow),
+    ],
     ids=["ridge-mean", "ridge-cls", "lora-roberta"],
 )
 def test_logits_of_a_text_do_not_depend_on_the_batch_bit_by_bit(train_model, recipe, architecture, options):

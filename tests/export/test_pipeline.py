@@ -46,7 +46,7 @@ def golden(folder):
     return [json.loads(line) for line in (folder / "golden.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-@pytest.mark.parametrize("recipe", ["ridge", "lora"])
+@pytest.mark.parametrize("recipe", [pytest.param("ridge", marks=pytest.mark.slow), "lora"])
 def test_bundle_has_exactly_the_files_of_the_format(export_bundle, recipe):
     assert names(export_bundle(recipe)) == FILES
 
@@ -85,7 +85,7 @@ def test_model_card_states_data_evaluation_parity_and_limits(ridge_bundle):
         assert part in card
 
 
-@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("classes", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_ridge_bundle_answers_as_sentence_transformers_and_scikit_learn(export_bundle, train_model, classes):
     model = read_trained_model(train_model("ridge", classes=classes))
     encoder = SentenceTransformer(str(model.folder / "encoder"), device="cpu")
@@ -206,6 +206,7 @@ def test_unknown_precision_is_refused_before_anything_is_read(tmp_path, precisio
         export(tmp_path / "nowhere", tmp_path / "bundle", precisions=precisions)
 
 
+@pytest.mark.slow
 def test_gate_that_fails_writes_nothing(train_model, tmp_path, monkeypatch):
     def perturbed(model):
         changed = optimise(model)

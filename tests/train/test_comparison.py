@@ -111,6 +111,7 @@ def test_all_depths_are_one_candidate_for_each_layer(csv_file, sentence_folder, 
     assert all(f" {name} " in text for name in ("1 layer", "2 layers", "3 layers"))
 
 
+@pytest.mark.slow
 def test_auto_chooses_a_depth_in_each_training_part_alone(sentence_folder, tmp_path):
     folder = str(sentence_folder("bert", layers=3))
     result = compare(DATA, tmp_path / "out", combine({"encoder": [folder], "depth": ["auto", 1, 2, 3]}), DESIGN)

@@ -373,6 +373,7 @@ def test_what_is_no_comparison_is_refused(tmp_path, capsys, content, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_many_labels_with_dollar_signs_are_drawn(tmp_path):
     from edgewren_train.reporting import charts
 

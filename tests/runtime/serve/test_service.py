@@ -162,7 +162,7 @@ def test_texts_never_get_into_the_log(start_server, tiny_bundle):
     assert "private" not in server.log
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_lets_accepted_requests_finish(start_server, tiny_bundle, number):
     server = start_server(tiny_bundle)
     statuses = []
