@@ -49,20 +49,21 @@ def check_small(value: Any, *, depth: int, values: int, characters: int) -> None
         seen += 1
         if seen > values:
             raise JsonError(f"it holds more than {values} values")
-        if isinstance(item, str):
+        kind = type(item)  # as the parser makes them, so no subclasses
+        if kind is str:
             _check_string(item, characters)
-        elif isinstance(item, float):
+        elif kind is float:
             if not math.isfinite(item):
                 raise JsonError("it holds a number that is not finite")
-        elif isinstance(item, dict | list):
+        elif kind is dict or kind is list:
             if level > depth:
                 raise JsonError(f"it is nested deeper than {depth} levels")
-            if isinstance(item, dict):
+            level += 1
+            if kind is dict:
                 for key in item:
                     _check_string(key, characters)
-                pending.extend((entry, level + 1) for entry in item.values())
-            else:
-                pending.extend((entry, level + 1) for entry in item)
+                item = item.values()
+            pending.extend([(entry, level) for entry in item])
 
 
 def _check_string(text: str, characters: int) -> None:
