@@ -10,7 +10,8 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from types import EllipsisType
 from typing import Any, NamedTuple, Self, overload
@@ -348,27 +349,38 @@ class Classifier:
 
 
 def _loaded(bundle: Bundle, entry: Variant, device: Device) -> tuple[ModelSession | StagedSession, TextTokenizer]:
-    """Read, check and make everything. What takes the interpreter's lock (scans, the tokenizer) happens in this thread;
-    beside it what does not: first the models' hashes, then, once these and the scans are through, the session.
+    """Read, check and make everything; the models' hashes in another thread, since they need no interpreter lock.
+
+    Sessions are made here: with glibc's malloc, another thread's would leave their memory to other threads. A single
+    one is made mostly without the lock, and the tokenizer, which needs it, beside that. Stages take the lock too often.
     """
     models = [(file, bundle.unchecked(file)) for file in entry.loaded]  # in small steps, each of which takes the lock
     tokenizer_json = bundle.unchecked(TOKENIZER)
     hashes = one_by_one([functools.partial(bundle.compare, file, data) for file, data in models])
+    tokenizer: TextTokenizer | None = None
     try:
         bundle.compare(TOKENIZER, tokenizer_json)
         checked = tokenizer_scan.scan(tokenizer_json, str(bundle.path / TOKENIZER))
+        make = functools.partial(TextTokenizer, tokenizer_json, bundle.manifest.max_length, settings=checked.settings)
+        if entry.stages:
+            tokenizer = make()
         for (file, data), compared in zip(models, hashes, strict=True):
             compared.result()
             bundle.check(file, data)
     finally:
         wait(hashes)  # leave no thread behind
-    building = in_background(lambda: _open(bundle, entry, models, device))
+    if tokenizer is not None:
+        return _open(bundle, entry, models, device), tokenizer
+    making = in_background(functools.partial(_after_a_head_start, make))
     try:
-        wait([building], timeout=_HEAD_START_S)
-        tokenizer = TextTokenizer(tokenizer_json, bundle.manifest.max_length, settings=checked.settings)
+        return _open(bundle, entry, models, device), making.result()
     finally:
-        wait([building])
-    return building.result(), tokenizer
+        wait([making])
+
+
+def _after_a_head_start(make: Callable[[], TextTokenizer]) -> TextTokenizer:
+    time.sleep(_HEAD_START_S)
+    return make()
 
 
 def _open(
