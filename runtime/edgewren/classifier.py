@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching, tokenizer_scan
+from edgewren.alone import MAXIMUM_THREADS, AloneSession
 from edgewren.background import in_background, one_by_one
 from edgewren.bundle import Bundle
 from edgewren.device import Device, choose_device, granted_cores
@@ -88,6 +89,7 @@ class Classifier:
         device: str,
         variant: str,
         threads: int,
+        alone: AloneSession | None = None,
     ) -> None:
         self.bundle = bundle
         self.labels: tuple[str, ...] = bundle.manifest.labels
@@ -96,6 +98,7 @@ class Classifier:
         self.threads = threads
         self.exits: tuple[int, ...] = session.layers if isinstance(session, StagedSession) else ()
         self._session = session
+        self._alone = alone
         on_cuda = device == "cuda"
         table = bundle.manifest.kind == "static"
         self._scheduler = Scheduler(
@@ -106,6 +109,7 @@ class Classifier:
             tokens_per_batch=batching.tokens_per_batch(device, table=table, staged=isinstance(session, StagedSession)),
             mixed=table and isinstance(session, ModelSession) and "attention_mask" in session.inputs,
             helpers=_CUDA_HELPERS if on_cuda else None,
+            alone=alone if threads > 1 else None,
         )
 
     @classmethod
@@ -150,7 +154,13 @@ class Classifier:
             )
         workers = _CUDA_CALLERS if chosen_device == "cuda" else threads or granted_cores()
         logger.info("loaded %s: variant %s on %s, %d threads", bundle.path, chosen_variant, chosen_device, workers)
-        return cls(bundle, session, tokenizer, device=chosen_device, variant=chosen_variant, threads=workers)
+        alone = None
+        if chosen_device == "cpu" and workers > 1 and bundle.manifest.kind != "static":
+            inside = min(workers, MAXIMUM_THREADS)
+            alone = AloneSession(lambda: _open(bundle, entry, _read(bundle, entry), "cpu", threads=inside))
+        return cls(
+            bundle, session, tokenizer, device=chosen_device, variant=chosen_variant, threads=workers, alone=alone
+        )
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """Return the most probable label of each text, in input order.
@@ -323,6 +333,7 @@ class Classifier:
             device=self.device,
             variant=self.variant,
             threads=threads,
+            alone=self._alone,
         )
 
     def close(self) -> None:
@@ -331,6 +342,8 @@ class Classifier:
         """
         self._scheduler.close()
         self._session.close()
+        if self._alone is not None:
+            self._alone.close()
 
     def __enter__(self) -> Self:
         return self
@@ -383,18 +396,23 @@ def _after_a_head_start(make: Callable[[], TextTokenizer]) -> TextTokenizer:
     return make()
 
 
+def _read(bundle: Bundle, entry: Variant) -> list[tuple[str, bytes]]:
+    """Read and check the models of a variant."""
+    return [(file, bundle.read(file)) for file in entry.loaded]
+
+
 def _open(
-    bundle: Bundle, entry: Variant, models: Sequence[tuple[str, bytes]], device: Device
+    bundle: Bundle, entry: Variant, models: Sequence[tuple[str, bytes]], device: Device, threads: int = 1
 ) -> ModelSession | StagedSession:
     """Make the session of a variant from its files' bytes, in the order of its stages."""
     again = [functools.partial(bundle.read, file) for file, _ in models]
     if not entry.stages:
-        return ModelSession(models[0][1], device=device, read_again=again[0])
+        return ModelSession(models[0][1], device=device, threads=threads, read_again=again[0])
     stages = [
         Stage(data, stage.layer, stage.threshold, read_again)
         for stage, (_, data), read_again in zip(entry.stages, models, again, strict=True)
     ]
-    return StagedSession(stages, device=device)
+    return StagedSession(stages, device=device, threads=threads)
 
 
 def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:

@@ -7,6 +7,7 @@ user's own would be.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -26,15 +27,18 @@ from edgewren.errors import InvariantError, UsageError
 _MINIMUM_ROUNDS = 3
 _COLD_STARTS = 3
 _LATENCY_CALLS = 300
+_WARM_UP_S = 0.5  # of single texts, in which a second session for them is made
 
-# What a user's process does: import, load, score one text, then all. A second line tells the peak of resident memory:
-# on Linux VmHWM, for ru_maxrss also counts what the parent process held when it started this one.
+# What a user's process does: import, load, score one text, then some one by one, then all. A second line tells the peak
+# of resident memory: on Linux VmHWM, for ru_maxrss also counts what the parent process held when it started this one.
 _FRESH_PROCESS = """
 import json, sys
 job = json.load(sys.stdin)
 from edgewren import Classifier
 classifier = Classifier.load(job["bundle"], **job["options"])
 print(json.dumps(classifier.predict(job["texts"][:1])), flush=True)
+for text in job["texts"][:100]:
+    classifier.predict([text])
 classifier.predict(job["texts"])
 peak = None
 if sys.platform == "linux":
@@ -118,6 +122,11 @@ def measure(
         classifier.predict(texts)
         rounds.append(time.perf_counter() - start)
 
+    end = time.perf_counter() + _WARM_UP_S
+    for text in itertools.cycle(texts):
+        classifier.predict([text])
+        if time.perf_counter() > end:
+            break
     latencies = []
     for index in range(_LATENCY_CALLS):
         single = [texts[index % len(texts)]]

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
+from edgewren.alone import AloneSession
 from edgewren.errors import UsageError
 from edgewren.lifetime import renew_after_fork
 from edgewren.session import ModelSession
@@ -74,6 +75,7 @@ class Scheduler:
         mixed: rows of different lengths may share a batch, padded: the model computes the same bits for them.
         helpers: pool threads beside the calling one, which works too while it waits; default: threads - 1. More where
             the processor is free while a batch is computed (CUDA).
+        alone: the same model with threads inside, for single texts while nothing else is computed.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Scheduler:
         tokens_per_batch: int,
         mixed: bool = False,
         helpers: int | None = None,
+        alone: AloneSession | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.width = width
@@ -95,6 +98,7 @@ class Scheduler:
         self.helpers = threads - 1 if helpers is None else helpers
         self.closed = False
         self._session = session
+        self._alone = alone
         self.staged = isinstance(session, StagedSession)
         self.renew()
         renew_after_fork(self)
@@ -118,9 +122,21 @@ class Scheduler:
     ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
         """Run one batch when one of `threads` slots is free; return its logits and where its rows left."""
         with self._slots:
-            if isinstance(self._session, StagedSession):
-                return self._session.answer(input_ids)
-            return self._session.run(input_ids) if mask is None else self._session.run(input_ids, mask), None
+            return _answer(self._session, input_ids, mask)
+
+    def run_alone(self, input_ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
+        """Run one text with threads inside, if nothing else is computed; otherwise as `run`. The bits are the same."""
+        session = None if self._alone is None else self._alone.ready()
+        taken = 0
+        try:
+            while session is not None and taken < self.threads and self._slots.acquire(blocking=False):
+                taken += 1
+            if session is not None and taken == self.threads:
+                return _answer(session, input_ids)
+        finally:
+            if taken:
+                self._slots.release(taken)
+        return self.run(input_ids)
 
     def scores(self, windows: Iterable[Sequence[str]], stop: threading.Event | None = None) -> Iterator[Scores]:
         """Yield the scores of each window, in order. Closing the iterator early, or setting `stop`, drops the rest.
@@ -145,7 +161,7 @@ class Scheduler:
         if len(texts) == 1:  # nothing to schedule
             tokens = self.tokenizer.encode(texts)
             ids = tokens.rows.ids.astype(np.int64)
-            logits, layers = self.run(ids[None])
+            logits, layers = self.run_alone(ids[None])
             return Scores(logits, tokens.truncated, tokens.repaired, distinct=1, tokens=len(ids), layers=layers)
         window = _Window(texts)
         if len(window.pieces) == 1:
@@ -162,6 +178,14 @@ class Scheduler:
             return self._callers.submit(call)
         except RuntimeError as error:  # the pool is shut down, or the interpreter exits
             raise UsageError("The classifier is closed. Load it again with Classifier.load.") from error
+
+
+def _answer(
+    session: ModelSession | StagedSession, input_ids: NDArray[np.int64], mask: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
+    if isinstance(session, StagedSession):
+        return session.answer(input_ids)
+    return session.run(input_ids) if mask is None else session.run(input_ids, mask), None
 
 
 class _Window:
@@ -228,9 +252,11 @@ class _Window:
 
     def compute(self, scheduler: Scheduler, batch: NDArray[np.intp]) -> None:
         rows = self.first[batch]
-        self.logits[batch], layers = scheduler.run(
-            *self.rows.padded(rows) if scheduler.mixed else (self.rows.matrix(rows),)
-        )
+        if scheduler.mixed:
+            self.logits[batch], layers = scheduler.run(*self.rows.padded(rows))
+        else:
+            run = scheduler.run_alone if len(self.first) == 1 else scheduler.run
+            self.logits[batch], layers = run(self.rows.matrix(rows))
         if layers is not None and self.layers is not None:
             self.layers[batch] = layers
 

@@ -160,6 +160,8 @@ class ModelSession:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if self._threads > 1:  # threads that wait for the next call would take a core from whatever else runs
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._device == "cpu" and threads_keep_memory():
             # A session's arena is shared by its callers and hands one core what another has just written. Where these
             # cores share no cache, two callers were 23 % slower for it (docs/log.md); malloc keeps threads apart.
@@ -171,7 +173,7 @@ class ModelSession:
             onnxruntime.preload_dlls()
         try:
             with native_code():
-                return onnxruntime.InferenceSession(
+                session = onnxruntime.InferenceSession(
                     model,
                     options,
                     providers=_PROVIDERS[self._device],
@@ -181,6 +183,10 @@ class ModelSession:
             raise BundleModelError(
                 f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
             ) from error
+        session.disable_fallback()  # no other device in silence; and for this alone it holds on to the file's bytes
+        if hasattr(session, "_model_bytes"):
+            session._model_bytes = None  # noqa: SLF001  no public way; 24 MB
+        return session
 
     def _revived(self) -> Any:
         if self._closed or self._read_again is None:

@@ -50,7 +50,13 @@ class StagedSession:
         self.layers = tuple(stage.layer for stage in stages)
         self.thresholds = tuple(np.inf if stage.threshold is None else stage.threshold for stage in stages)
         self._sessions = [
-            ModelSession(stage.model, device=device, threads=threads, read_again=stage.read_again, stage=True)
+            ModelSession(
+                stage.model,
+                device=device,
+                threads=threads if stage.layer > 0 else 1,  # embeddings alone are too little to share
+                read_again=stage.read_again,
+                stage=True,
+            )
             for stage in stages
         ]
         self.providers = self._sessions[0].providers

@@ -186,3 +186,9 @@ def test_callers_share_no_arena_where_malloc_keeps_threads_apart(tiny_bundle, mo
         monkeypatch.setattr("edgewren.session.threads_keep_memory", lambda keeps=keeps: keeps)
         session = Classifier.load(tiny_bundle, device="cpu", threads=1)._session._session
         assert session.get_session_options().enable_cpu_mem_arena is not keeps
+
+
+def test_a_session_neither_falls_back_in_silence_nor_holds_on_to_the_files_bytes(tiny_bundle):
+    session = Classifier.load(tiny_bundle, device="cpu", threads=1)._session._session
+    assert session._enable_fallback is False
+    assert session._model_bytes is None

@@ -1,0 +1,149 @@
+"""Single texts get threads inside once they keep coming, and the same bits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edgewren import Classifier
+from edgewren.alone import _WORTH_IT, AloneSession
+from edgewren.errors import BundleError, UsageError
+
+TEXTS = ["good vote", "bad", "", "good good bad vote \u00e9", "vote " * 40]
+
+
+def singly(classifier: Classifier) -> np.ndarray:
+    return np.concatenate([classifier.score([text]).logits for text in TEXTS])
+
+
+@pytest.fixture
+def classifier(tiny_bundle) -> Classifier:
+    return Classifier.load(tiny_bundle, device="cpu", threads=2)
+
+
+@pytest.fixture
+def warm(classifier) -> Classifier:
+    """With its second session made."""
+    while classifier._alone._making is None:
+        singly(classifier)
+    classifier._alone._making.result()
+    return classifier
+
+
+def counted(session, monkeypatch) -> list[int]:
+    rows: list[int] = []
+    real = session.run
+    monkeypatch.setattr(session, "run", lambda ids, *rest: rows.append(len(ids)) or real(ids, *rest))
+    return rows
+
+
+def test_the_second_session_is_made_after_some_single_texts_and_has_threads_inside(classifier):
+    for _ in range(_WORTH_IT - 1):
+        classifier.predict(["good"])
+    classifier.predict(["good", "bad"] * 20)
+    assert classifier._alone._making is None
+    classifier.predict(["good"])
+    made = classifier._alone._making.result()
+    assert made._session.get_session_options().intra_op_num_threads == 2
+    assert classifier._session._session.get_session_options().intra_op_num_threads == 1
+
+
+def test_single_texts_go_there_and_get_the_same_bits(warm, monkeypatch):
+    expected = warm.score(TEXTS).logits
+    inside, outside = counted(warm._alone._making.result(), monkeypatch), counted(warm._session, monkeypatch)
+    np.testing.assert_array_equal(singly(warm), expected)
+    assert [prediction.label for prediction in warm.stream(TEXTS, window=1)] == warm.predict(TEXTS)
+    assert inside == [1] * 2 * len(TEXTS)
+    assert sum(outside) == len(TEXTS), "the list"
+
+
+def test_while_something_else_is_computed_a_single_text_takes_its_turn_with_the_first_session(warm, monkeypatch):
+    inside, outside = counted(warm._alone._making.result(), monkeypatch), counted(warm._session, monkeypatch)
+    with warm._scheduler._slots:
+        warm.predict(["good"])
+    assert (inside, outside) == ([], [1])
+    warm.predict(["good"])
+    assert (inside, outside) == ([1], [1]), "all turns were given back"
+
+
+def test_many_threads_with_single_texts_get_the_same_bits(warm):
+    expected = warm.score(TEXTS).logits
+    wrong: list[int] = []
+
+    def ask():
+        for _ in range(50):
+            if not np.array_equal(singly(warm), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all(warm._scheduler._slots.acquire(blocking=False) for _ in range(2)), "all turns were given back"
+
+
+def test_one_thread_or_a_model_of_numbers_alone_has_none(tiny_bundle, classifier):
+    assert Classifier.load(tiny_bundle, device="cpu", threads=1)._alone is None
+    assert Classifier.load(device="cpu", threads=2)._alone is None
+    assert classifier.with_threads(1)._scheduler._alone is None
+    assert classifier.with_threads(3)._scheduler._alone is classifier._alone
+
+
+def test_a_session_that_cannot_be_made_is_told_and_done_without(classifier, caplog):
+    def fail():
+        raise BundleError("gone")
+
+    classifier._scheduler._alone = alone = AloneSession(fail)
+    with caplog.at_level(logging.INFO, "edgewren"):
+        for _ in range(_WORTH_IT):
+            classifier.predict(["good"])
+        with pytest.raises(BundleError):
+            alone._making.result()
+        np.testing.assert_array_equal(singly(classifier), classifier.score(TEXTS).logits)
+    assert "no second session for single texts: gone" in caplog.text
+
+
+def test_close_closes_both_also_while_one_is_being_made(tiny_bundle, warm):
+    made = warm._alone._making.result()
+    warm.close()
+    assert made._session is None
+    with pytest.raises(UsageError, match="closed"):
+        warm.predict(["good"])
+
+    session = Classifier.load(tiny_bundle, device="cpu", threads=1)._session
+    go = threading.Event()
+    alone = AloneSession(lambda: (go.wait(10), session)[1])
+    for _ in range(_WORTH_IT):
+        assert alone.ready() is None
+    alone.close()
+    assert session._session is not None
+    go.set()
+    alone._making.result()
+    end = time.monotonic() + 10
+    while session._session is not None and time.monotonic() < end:
+        time.sleep(0.001)
+    assert session._session is None
+    assert alone.ready() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_begins_anew_and_gets_the_same_bits(warm):
+    expected = singly(warm)
+    child = os.fork()
+    if child == 0:
+        try:
+            fresh = warm._alone._making is None
+            same = all(np.array_equal(singly(warm), expected) for _ in range(4))
+            os._exit(0 if fresh and same else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(singly(warm), expected)
