@@ -23,7 +23,7 @@ MAXIMUM_THREADS = 4
 """More threads than this have nothing to share in one text."""
 
 _WORTH_IT = 10
-"""Single texts before the session is made: whoever asks once should not pay for it."""
+"""Single texts in a row before the session is made: whoever asks now and then between lists should not pay for it."""
 
 
 class AloneSession:
@@ -59,6 +59,10 @@ class AloneSession:
         if making is None or self._closed or not making.done() or making.exception() is not None:
             return None
         return making.result()
+
+    def start_over(self) -> None:
+        """Count single texts anew: something else was computed."""
+        self._calls = 0
 
     def close(self) -> None:
         """Give the session's memory back, if there is one, or as soon as it is made."""

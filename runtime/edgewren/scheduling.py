@@ -121,6 +121,8 @@ class Scheduler:
         self, input_ids: NDArray[np.int64], mask: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
         """Run one batch when one of `threads` slots is free; return its logits and where its rows left."""
+        if self._alone is not None and len(input_ids) > 1:
+            self._alone.start_over()
         with self._slots:
             return _answer(self._session, input_ids, mask)
 

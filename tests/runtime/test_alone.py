@@ -43,9 +43,12 @@ def counted(session, monkeypatch) -> list[int]:
 
 
 def test_the_second_session_is_made_after_some_single_texts_and_has_threads_inside(classifier):
+    for _ in range(3):
+        for _ in range(_WORTH_IT - 1):
+            classifier.predict(["good"])
+        classifier.predict(["good", "bad vote", "bad good"])  # begins anew
     for _ in range(_WORTH_IT - 1):
         classifier.predict(["good"])
-    classifier.predict(["good", "bad"] * 20)
     assert classifier._alone._making is None
     classifier.predict(["good"])
     made = classifier._alone._making.result()
