@@ -107,7 +107,7 @@ def staged(attached: onnx.ModelProto, exits: Sequence[ExitHead]) -> StagedVarian
         Stage(part.SerializeToString(), layer, threshold)
         for part, layer, threshold in zip(parts, layers, thresholds, strict=True)
     )
-    return StagedVariant(built, StagedSession(built))
+    return StagedVariant(built, StagedSession.of(built))
 
 
 def answers(

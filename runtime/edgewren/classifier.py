@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgewren import batching, tokenizer_scan
 from edgewren.alone import MAXIMUM_THREADS, AloneSession
-from edgewren.background import in_background, one_by_one
+from edgewren.background import one_by_one
 from edgewren.bundle import Bundle
 from edgewren.device import Device, choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
@@ -157,7 +157,7 @@ class Classifier:
         alone = None
         if chosen_device == "cpu" and workers > 1 and bundle.manifest.kind != "static":
             inside = min(workers, MAXIMUM_THREADS)
-            alone = AloneSession(lambda: _open(bundle, entry, _read(bundle, entry), "cpu", threads=inside))
+            alone = AloneSession(functools.partial(_threaded, bundle, entry, inside))
         return cls(
             bundle, session, tokenizer, device=chosen_device, variant=chosen_variant, threads=workers, alone=alone
         )
@@ -362,33 +362,45 @@ class Classifier:
 
 
 def _loaded(bundle: Bundle, entry: Variant, device: Device) -> tuple[ModelSession | StagedSession, TextTokenizer]:
-    """Read, check and make everything; the models' hashes in another thread, since they need no interpreter lock.
+    """Read, check and make everything; beside it, in another thread, what needs little of the interpreter's lock: the
+    models' hashes, then all stages but the first; or, where there is one model, the tokenizer while that is made.
 
-    Sessions are made here: with glibc's malloc, another thread's would leave their memory to other threads. A single
-    one is made mostly without the lock, and the tokenizer, which needs it, beside that. Stages take the lock too often.
+    The largest session is made here: with glibc's malloc, another thread's would leave its memory to other threads.
     """
     models = [(file, bundle.unchecked(file)) for file in entry.loaded]  # in small steps, each of which takes the lock
     tokenizer_json = bundle.unchecked(TOKENIZER)
     hashes = one_by_one([functools.partial(bundle.compare, file, data) for file, data in models])
-    tokenizer: TextTokenizer | None = None
     try:
         bundle.compare(TOKENIZER, tokenizer_json)
         checked = tokenizer_scan.scan(tokenizer_json, str(bundle.path / TOKENIZER))
-        make = functools.partial(TextTokenizer, tokenizer_json, bundle.manifest.max_length, settings=checked.settings)
-        if entry.stages:
-            tokenizer = make()
         for (file, data), compared in zip(models, hashes, strict=True):
             compared.result()
             bundle.check(file, data)
     finally:
         wait(hashes)  # leave no thread behind
-    if tokenizer is not None:
-        return _open(bundle, entry, models, device), tokenizer
-    making = in_background(functools.partial(_after_a_head_start, make))
+
+    def tokenizer() -> TextTokenizer:
+        return TextTokenizer(tokenizer_json, bundle.manifest.max_length, settings=checked.settings)
+
+    def session(file: str, data: bytes) -> ModelSession:
+        again = functools.partial(bundle.read, file)
+        return ModelSession(data, device=device, read_again=again, stage=bool(entry.stages))
+
+    if not entry.stages:
+        making = one_by_one([functools.partial(_after_a_head_start, tokenizer)])
+        try:
+            return session(*models[0]), making[0].result()
+        finally:
+            wait(making)
+    others = one_by_one([functools.partial(session, *model) for model in models[1:]])
     try:
-        return _open(bundle, entry, models, device), making.result()
+        sessions = [session(*models[0])]
+        made = tokenizer()
+        sessions += [other.result() for other in others]
     finally:
-        wait([making])
+        wait(others)
+    layers, thresholds = zip(*((stage.layer, stage.threshold) for stage in entry.stages), strict=True)
+    return StagedSession(sessions, layers, thresholds), made
 
 
 def _after_a_head_start(make: Callable[[], TextTokenizer]) -> TextTokenizer:
@@ -396,23 +408,15 @@ def _after_a_head_start(make: Callable[[], TextTokenizer]) -> TextTokenizer:
     return make()
 
 
-def _read(bundle: Bundle, entry: Variant) -> list[tuple[str, bytes]]:
-    """Read and check the models of a variant."""
-    return [(file, bundle.read(file)) for file in entry.loaded]
-
-
-def _open(
-    bundle: Bundle, entry: Variant, models: Sequence[tuple[str, bytes]], device: Device, threads: int = 1
-) -> ModelSession | StagedSession:
-    """Make the session of a variant from its files' bytes, in the order of its stages."""
-    again = [functools.partial(bundle.read, file) for file, _ in models]
+def _threaded(bundle: Bundle, entry: Variant, threads: int) -> ModelSession | StagedSession:
+    """Make the session of a variant once more, with threads inside."""
+    again = [functools.partial(bundle.read, file) for file in entry.loaded]
     if not entry.stages:
-        return ModelSession(models[0][1], device=device, threads=threads, read_again=again[0])
+        return ModelSession(again[0](), threads=threads, read_again=again[0])
     stages = [
-        Stage(data, stage.layer, stage.threshold, read_again)
-        for stage, (_, data), read_again in zip(entry.stages, models, again, strict=True)
+        Stage(read(), stage.layer, stage.threshold, read) for stage, read in zip(entry.stages, again, strict=True)
     ]
-    return StagedSession(stages, device=device, threads=threads)
+    return StagedSession.of(stages, threads=threads)
 
 
 def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,24 +41,20 @@ class Stage:
 class StagedSession:
     """Runs a model's stages one after the other. Safe to call from several threads at once.
 
+    Args:
+        sessions: of the stages, in their order.
+        layers, thresholds: where each stage ends, and when a text leaves there, as in `Stage`.
+
     Raises:
         BundleModelError: the stages do not fit together.
-        DeviceError: the CUDA provider did not start.
     """
 
-    def __init__(self, stages: Sequence[Stage], *, device: Device = "cpu", threads: int = 1) -> None:
-        self.layers = tuple(stage.layer for stage in stages)
-        self.thresholds = tuple(np.inf if stage.threshold is None else stage.threshold for stage in stages)
-        self._sessions = [
-            ModelSession(
-                stage.model,
-                device=device,
-                threads=threads if stage.layer > 0 else 1,  # embeddings alone are too little to share
-                read_again=stage.read_again,
-                stage=True,
-            )
-            for stage in stages
-        ]
+    def __init__(
+        self, sessions: Sequence[ModelSession], layers: Sequence[int], thresholds: Sequence[float | None]
+    ) -> None:
+        self._sessions = list(sessions)
+        self.layers = tuple(layers)
+        self.thresholds = tuple(np.inf if threshold is None else threshold for threshold in thresholds)
         self.providers = self._sessions[0].providers
         self.outputs = self._sessions[-1].outputs
         handed: set[str] = set()
@@ -75,6 +71,26 @@ class StagedSession:
                 )
             handed = given
             self._handed.append(next(iter(given), None))
+
+    @classmethod
+    def of(cls, stages: Sequence[Stage], *, device: Device = "cpu", threads: int = 1) -> Self:
+        """Make the sessions of stages, with so many threads inside.
+
+        Raises:
+            BundleModelError: as above, or onnxruntime cannot load a stage.
+            DeviceError: the CUDA provider did not start.
+        """
+        sessions = [
+            ModelSession(
+                stage.model,
+                device=device,
+                threads=threads if stage.layer > 0 else 1,  # embeddings alone are too little to share
+                read_again=stage.read_again,
+                stage=True,
+            )
+            for stage in stages
+        ]
+        return cls(sessions, [stage.layer for stage in stages], [stage.threshold for stage in stages])
 
     def close(self) -> None:
         """Give the models' memory back as soon as the last running call returns."""

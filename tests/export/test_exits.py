@@ -47,7 +47,9 @@ def staged_session(folder, variant="fp32_exit", thresholds=None) -> StagedSessio
     bundle = Bundle.open(folder)
     entry = bundle.manifest.variants[variant].stages
     values = thresholds or [stage.threshold for stage in entry]
-    return StagedSession([Stage(bundle.read(s.file), s.layer, value) for s, value in zip(entry, values, strict=True)])
+    return StagedSession.of(
+        [Stage(bundle.read(s.file), s.layer, value) for s, value in zip(entry, values, strict=True)]
+    )
 
 
 def test_default_on_a_cpu_lets_texts_leave_and_says_where(exit_bundle):
@@ -178,9 +180,9 @@ def test_stages_in_the_wrong_order_are_refused(exit_bundle):
         Stage(bundle.read(s.file), s.layer, s.threshold) for s in bundle.manifest.variants["fp32_exit"].stages
     )
     with pytest.raises(BundleModelError, match="do not fit"):
-        StagedSession([second, first, third])
+        StagedSession.of([second, first, third])
     with pytest.raises(BundleModelError, match="do not fit"):
-        StagedSession([first, third])
+        StagedSession.of([first, third])
 
 
 @pytest.mark.parametrize(

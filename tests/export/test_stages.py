@@ -49,7 +49,7 @@ def staged(parts) -> StagedSession:
 
 def session(parts, *thresholds) -> StagedSession:
     layers = (*staged_models.EXITS, staged_models.LAYERS)
-    return StagedSession(
+    return StagedSession.of(
         [Stage(part, layer, value) for part, layer, value in zip(parts, layers, (*thresholds, None), strict=True)]
     )
 
