@@ -96,7 +96,7 @@ class TextTokenizer:
         tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
         self._normalised = PlainNormaliser.of(tokenizer)
-        self._after_normalising = _without_normaliser(tokenizer, max_length)
+        self._after_normalising = _without_normaliser(tokenizer, max_length) if self._normalised else tokenizer
         self.max_length = max_length
         # A tokenizer without special tokens gives nothing for an empty text; a model needs at least one token.
         self._empty = tokenizer.token_to_id("[UNK]") or tokenizer.token_to_id("<unk>") or 0
