@@ -53,10 +53,12 @@ FLOORS = (
     {"bundle_folder"},
     {
         "session",
+        "alone",
         "scheduling",
         "staged",
         "names",
         "text",
+        "plain_normaliser",
         "batching",
         "metrics",
         "quantification",
