@@ -48,6 +48,7 @@ FLOORS = (
     {"cli", "__main__"},
     {"archive", "integrations", "serve", "verification", "diagnosis", "measurement"},
     {"classifier"},
+    {"loading"},
     {"bundle"},
     {"manifest", "bundle_settings", "onnx_scan", "tokenizer_scan"},
     {"bundle_folder"},

@@ -10,26 +10,22 @@ import itertools
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import wait
+from collections.abc import Iterable, Iterator, Sequence
 from types import EllipsisType
 from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren import batching, tokenizer_scan
+from edgewren import batching, loading
 from edgewren.alone import MAXIMUM_THREADS, AloneSession
-from edgewren.background import one_by_one
 from edgewren.bundle import Bundle
-from edgewren.device import Device, choose_device, granted_cores
+from edgewren.device import choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
-from edgewren.manifest import TOKENIZER, Variant
 from edgewren.probabilities import softmax
 from edgewren.scheduling import Scheduler, Scores
 from edgewren.session import ModelSession
-from edgewren.staged import Stage, StagedSession
+from edgewren.staged import StagedSession
 from edgewren.text import TextTokenizer
 
 logger = logging.getLogger(__name__)
@@ -45,10 +41,6 @@ _CUDA_HELPERS = 4
 
 _CUDA_CALLERS = 2
 """Batches in flight on CUDA: while one is computed, the next is on its way. On an H100 8 to 15 % faster than one."""
-
-_HEAD_START_S = 0.01
-"""onnxruntime reads a model under the interpreter's lock (8 ms for 24 MB), then works on it without (25 ms). So the
-tokenizer, which takes 8 ms under the lock, comes second."""
 
 __all__ = ["CUDA_WINDOW_ROWS", "WINDOW_ROWS", "Classifier", "Prediction", "Scores"]
 
@@ -146,7 +138,7 @@ class Classifier:
             logger.info("device='auto' fell back to cpu: %s has no variant for %s", bundle.path, chosen_device)
             chosen_device = "cpu"
         chosen_variant, entry = bundle.variant(variant, chosen_device)
-        session, tokenizer = _loaded(bundle, entry, chosen_device)
+        session, tokenizer = loading.load(bundle, entry, chosen_device)
         if session.outputs is not None and session.outputs != len(bundle.manifest.labels):
             raise BundleError(
                 f"{bundle.path / entry.file} has {session.outputs} outputs, but the manifest names "
@@ -157,7 +149,7 @@ class Classifier:
         alone = None
         if chosen_device == "cpu" and workers > 1 and bundle.manifest.kind != "static":
             inside = min(workers, MAXIMUM_THREADS)
-            alone = AloneSession(functools.partial(_threaded, bundle, entry, inside))
+            alone = AloneSession(functools.partial(loading.with_threads_inside, bundle, entry, inside))
         return cls(
             bundle, session, tokenizer, device=chosen_device, variant=chosen_variant, threads=workers, alone=alone
         )
@@ -359,64 +351,6 @@ class Classifier:
             f"Classifier({str(self.bundle.path)!r}, labels={list(self.labels)}, variant={self.variant!r}, "
             f"device={self.device!r}, threads={self.threads})"
         )
-
-
-def _loaded(bundle: Bundle, entry: Variant, device: Device) -> tuple[ModelSession | StagedSession, TextTokenizer]:
-    """Read, check and make everything; beside it, in another thread, what needs little of the interpreter's lock: the
-    models' hashes, then all stages but the first; or, where there is one model, the tokenizer while that is made.
-
-    The largest session is made here: with glibc's malloc, another thread's would leave its memory to other threads.
-    """
-    models = [(file, bundle.unchecked(file)) for file in entry.loaded]  # in small steps, each of which takes the lock
-    tokenizer_json = bundle.unchecked(TOKENIZER)
-    hashes = one_by_one([functools.partial(bundle.compare, file, data) for file, data in models])
-    try:
-        bundle.compare(TOKENIZER, tokenizer_json)
-        checked = tokenizer_scan.scan(tokenizer_json, str(bundle.path / TOKENIZER))
-        for (file, data), compared in zip(models, hashes, strict=True):
-            compared.result()
-            bundle.check(file, data)
-    finally:
-        wait(hashes)  # leave no thread behind
-
-    def tokenizer() -> TextTokenizer:
-        return TextTokenizer(tokenizer_json, bundle.manifest.max_length, settings=checked.settings)
-
-    def session(file: str, data: bytes) -> ModelSession:
-        again = functools.partial(bundle.read, file)
-        return ModelSession(data, device=device, read_again=again, stage=bool(entry.stages))
-
-    if not entry.stages:
-        making = one_by_one([functools.partial(_after_a_head_start, tokenizer)])
-        try:
-            return session(*models[0]), making[0].result()
-        finally:
-            wait(making)
-    others = one_by_one([functools.partial(session, *model) for model in models[1:]])
-    try:
-        sessions = [session(*models[0])]
-        made = tokenizer()
-        sessions += [other.result() for other in others]
-    finally:
-        wait(others)
-    layers, thresholds = zip(*((stage.layer, stage.threshold) for stage in entry.stages), strict=True)
-    return StagedSession(sessions, layers, thresholds), made
-
-
-def _after_a_head_start(make: Callable[[], TextTokenizer]) -> TextTokenizer:
-    time.sleep(_HEAD_START_S)
-    return make()
-
-
-def _threaded(bundle: Bundle, entry: Variant, threads: int) -> ModelSession | StagedSession:
-    """Make the session of a variant once more, with threads inside."""
-    again = [functools.partial(bundle.read, file) for file in entry.loaded]
-    if not entry.stages:
-        return ModelSession(again[0](), threads=threads, read_again=again[0])
-    stages = [
-        Stage(read(), stage.layer, stage.threshold, read) for stage, read in zip(entry.stages, again, strict=True)
-    ]
-    return StagedSession.of(stages, threads=threads)
 
 
 def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:
