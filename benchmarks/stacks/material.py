@@ -120,8 +120,9 @@ class Material:
         if self.recipe == "lora":
             run_lora(self.data, model, encoder_spec="minilm", recipe=LoraRecipe(), normaliser=normaliser)
         else:
-            exits = ExitPlan() if len(self.data.texts) >= QUANTISED_TEXTS else None
-            run_ridge(self.data, model, RidgeSettings("minilm", normaliser=normaliser), exits=exits)
+            exits = ExitPlan() if normaliser == "none" and len(self.data.texts) >= QUANTISED_TEXTS else None
+            settings = RidgeSettings("minilm", normaliser=normaliser, folds=10 if exits else 0)
+            run_ridge(self.data, model, settings, exits=exits)
         return model
 
     def _exported(self, model: Path) -> Path:

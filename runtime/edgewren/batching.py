@@ -150,8 +150,15 @@ def plan(
         start = 0
         while start < len(bucket):
             most = max(1, tokens_per_batch // int(size[bucket[start]]))
-            left = len(bucket) - start
-            rows = -(-left // -(-left // most))  # a full batch and a small rest take longer than two halves
+            rows = next_share(len(bucket) - start, most)
             batches.append(bucket[start : start + rows])
             start += rows
     return batches
+
+
+def next_share(left: int, most: int) -> int:
+    """Return how many of the rows left to take next, no more than `most`, so that all batches are about as large.
+
+    A full batch and a small rest take longer than two halves.
+    """
+    return -(-left // -(-left // most))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 
 from edgewren import tokenizer_scan
@@ -16,7 +16,7 @@ from edgewren.bundle import Bundle
 from edgewren.device import Device
 from edgewren.manifest import TOKENIZER, Variant
 from edgewren.session import ModelSession
-from edgewren.staged import Stage, StagedSession
+from edgewren.staged import StagedSession
 from edgewren.text import TextTokenizer
 
 _HEAD_START_S = 0.01
@@ -46,8 +46,7 @@ def load(bundle: Bundle, entry: Variant, device: Device) -> tuple[ModelSession |
         return TextTokenizer(tokenizer_json, bundle.manifest.max_length, settings=checked.settings)
 
     def session(file: str, data: bytes) -> ModelSession:
-        again = functools.partial(bundle.read, file)
-        return ModelSession(data, device=device, read_again=again, stage=bool(entry.stages))
+        return _session(bundle, entry, file, data, device)
 
     if not entry.stages:
         making = one_by_one([functools.partial(_after_a_head_start, tokenizer)])
@@ -62,8 +61,7 @@ def load(bundle: Bundle, entry: Variant, device: Device) -> tuple[ModelSession |
         sessions += [other.result() for other in others]
     finally:
         wait(others)
-    layers, thresholds = zip(*((stage.layer, stage.threshold) for stage in entry.stages), strict=True)
-    return StagedSession(sessions, layers, thresholds), made
+    return _staged(entry, sessions), made
 
 
 def _after_a_head_start(make: Callable[[], TextTokenizer]) -> TextTokenizer:
@@ -72,11 +70,19 @@ def _after_a_head_start(make: Callable[[], TextTokenizer]) -> TextTokenizer:
 
 
 def with_threads_inside(bundle: Bundle, entry: Variant, threads: int) -> ModelSession | StagedSession:
-    """Make the session of a variant once more, with threads inside."""
-    again = [functools.partial(bundle.read, file) for file in entry.loaded]
-    if not entry.stages:
-        return ModelSession(again[0](), threads=threads, read_again=again[0])
-    stages = [
-        Stage(read(), stage.layer, stage.threshold, read) for stage, read in zip(entry.stages, again, strict=True)
+    """Make the session of a variant once more, for a CPU, with threads inside; stages of embeddings alone have one."""
+    inside = [threads if stage.layer > 0 else 1 for stage in entry.stages] or [threads]
+    sessions = [
+        _session(bundle, entry, file, bundle.read(file), "cpu", count)
+        for file, count in zip(entry.loaded, inside, strict=True)
     ]
-    return StagedSession.of(stages, threads=threads)
+    return _staged(entry, sessions) if entry.stages else sessions[0]
+
+
+def _session(bundle: Bundle, entry: Variant, file: str, data: bytes, device: Device, threads: int = 1) -> ModelSession:
+    again = functools.partial(bundle.read, file)
+    return ModelSession(data, device=device, threads=threads, read_again=again, stage=bool(entry.stages))
+
+
+def _staged(entry: Variant, sessions: Sequence[ModelSession]) -> StagedSession:
+    return StagedSession(sessions, [stage.layer for stage in entry.stages], [stage.threshold for stage in entry.stages])

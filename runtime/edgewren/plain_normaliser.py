@@ -17,7 +17,7 @@ from typing import Any, Self
 from tokenizers import Tokenizer
 
 _URL = r"https?://\S+"
-_ENTITIES = frozenset(("&lt;", "&gt;", "&quot;", "&#39;", "&nbsp;", "&amp;"))
+_is_entity = re.compile(r"&#?[a-z0-9]+;").fullmatch  # as a pattern, it stands for itself
 # Printable ASCII, line feeds, and punctuation that none of the steps changes.
 _is_plain = re.compile(r"[ -~\n‘’“”–—…•]*").fullmatch  # noqa: RUF001  these very characters
 _shorten_urls = re.compile(_URL).sub
@@ -54,7 +54,7 @@ class PlainNormaliser:
             pattern = step.get("pattern", {}).get("Regex") if step["type"] == "Replace" else None
             if pattern == _URL and step["content"] == "http" and not entities:
                 urls = True
-            elif pattern in _ENTITIES:
+            elif pattern is not None and _is_entity(pattern):
                 entities.append((pattern, step["content"]))
             else:
                 return None

@@ -7,16 +7,14 @@ after which it leaves depends on its neighbours. Knows tensors, not texts or lab
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.batching import CPU_TOKENS_PER_BATCH
-from edgewren.device import Device
+from edgewren.batching import CPU_TOKENS_PER_BATCH, next_share
 from edgewren.errors import BundleModelError
 from edgewren.session import ModelSession, feed
 
@@ -29,13 +27,11 @@ class Stage:
         model: its bytes.
         layer: it ends after this layer of the encoder.
         threshold: a text leaves where its two largest logits are further apart; None for the last stage.
-        read_again: returns the same bytes once more, for forked children (see `ModelSession`).
     """
 
     model: bytes
     layer: int
     threshold: float | None
-    read_again: Callable[[], bytes] | None = None
 
 
 class StagedSession:
@@ -73,23 +69,13 @@ class StagedSession:
             self._handed.append(next(iter(given), None))
 
     @classmethod
-    def of(cls, stages: Sequence[Stage], *, device: Device = "cpu", threads: int = 1) -> Self:
-        """Make the sessions of stages, with so many threads inside.
+    def of(cls, stages: Sequence[Stage]) -> Self:
+        """Make the sessions of stages, for a CPU.
 
         Raises:
             BundleModelError: as above, or onnxruntime cannot load a stage.
-            DeviceError: the CUDA provider did not start.
         """
-        sessions = [
-            ModelSession(
-                stage.model,
-                device=device,
-                threads=threads if stage.layer > 0 else 1,  # embeddings alone are too little to share
-                read_again=stage.read_again,
-                stage=True,
-            )
-            for stage in stages
-        ]
+        sessions = [ModelSession(stage.model, stage=True) for stage in stages]
         return cls(sessions, [stage.layer for stage in stages], [stage.threshold for stage in stages])
 
     def close(self) -> None:
@@ -119,8 +105,9 @@ class StagedSession:
             last = stage == len(self.layers) - 1
             staying: list[NDArray[np.intp]] = []
             handed_on: list[NDArray[np.float32]] = []
-            steps = np.linspace(0, len(rows), -(-len(rows) // most) + 1).astype(np.intp)
-            for start, end in itertools.pairwise(steps):
+            end = 0
+            while end < len(rows):
+                start, end = end, end + next_share(len(rows) - end, most)
                 chosen = rows[start:end]
                 before = None if hidden is None else hidden[start:end]
                 logits, after = self._step(stage, input_ids[chosen], before)
