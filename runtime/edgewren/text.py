@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from edgewren.batching import TokenRows
 from edgewren.errors import BundleTokenizerError
 from edgewren.lifetime import native_code
-from edgewren.plain_normaliser import PlainNormaliser
+from edgewren.word_tokenizer import WordTokenizer
 
 CHARACTERS_PER_TOKEN = 250
 """Texts are cut at max_length times this many characters before tokenising: no vocabulary entry is longer on average,
@@ -95,8 +95,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
-        self._normalised = PlainNormaliser.of(tokenizer)
-        self._after_normalising = _without_normaliser(tokenizer, max_length) if self._normalised else tokenizer
+        self._word_by_word = WordTokenizer.of(tokenizer, max_length)
         self.max_length = max_length
         # A tokenizer without special tokens gives nothing for an empty text; a model needs at least one token.
         self._empty = tokenizer.token_to_id("[UNK]") or tokenizer.token_to_id("<unk>") or 0
@@ -120,37 +119,20 @@ class TextTokenizer:
                     repaired[row] = True
         try:
             with native_code():
-                encodings = self._encodings(prepared)
+                rows, cut = self._rows(prepared)
         except BaseException as error:
             raise _refusal("fails on a text", error) from error
-        ids = [encoding.ids or [self._empty] for encoding in encodings]
-        for row, row_ids in enumerate(ids):
-            if len(row_ids) == self.max_length and encodings[row].overflowing:
-                truncated[row] = True
-        return Tokens(TokenRows.of(ids), truncated, repaired)
+        return Tokens(rows, truncated | cut, repaired)
 
-    def _encodings(self, texts: list[str]) -> list[Encoding]:
-        """Return what the Rust library makes of valid texts. Plain ones are normalised here, and it is spared that."""
+    def _rows(self, texts: list[str]) -> tuple[TokenRows, NDArray[np.bool_]]:
+        """Return the token ids of valid texts, and which of them were cut."""
+        if self._word_by_word is not None:
+            return self._word_by_word.rows(texts)
         alone = len(texts) == 1 and len(texts[0]) <= _SHORT
-        if self._normalised is None:
-            return [self._tokenizer.encode(texts[0])] if alone else self._tokenizer.encode_batch_fast(texts)
-        plain = [self._normalised(text) for text in texts]
-        if alone:
-            return [self._tokenizer.encode(texts[0]) if plain[0] is None else self._after_normalising.encode(plain[0])]
-        own = iter(self._after_normalising.encode_batch_fast([text for text in plain if text is not None]))
-        others = [text for text, normalised in zip(texts, plain, strict=True) if normalised is None]
-        rest = iter(self._tokenizer.encode_batch_fast(others))
-        return [next(rest if text is None else own) for text in plain]
-
-
-def _without_normaliser(tokenizer: Tokenizer, max_length: int) -> Tokenizer:
-    """Return the same tokenizer for texts that are normalised and hold no added tokens. It shares the vocabulary."""
-    bare = Tokenizer(tokenizer.model)
-    bare.pre_tokenizer = tokenizer.pre_tokenizer
-    bare.post_processor = tokenizer.post_processor
-    bare.no_padding()
-    bare.enable_truncation(max_length)
-    return bare
+        encodings = [self._tokenizer.encode(texts[0])] if alone else self._tokenizer.encode_batch_fast(texts)
+        ids = [encoding.ids or [self._empty] for encoding in encodings]
+        full = [len(row) == self.max_length and bool(encodings[index].overflowing) for index, row in enumerate(ids)]
+        return TokenRows.of(ids), np.array(full, dtype=np.bool_)
 
 
 def _from_settings(settings: Mapping[str, Any]) -> Tokenizer | None:
