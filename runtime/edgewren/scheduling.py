@@ -29,13 +29,8 @@ from edgewren.text import TextTokenizer, Tokens
 WINDOWS_AHEAD = 2
 """Windows read and tokenised while an earlier one is computed: one in work, one in reserve for a slow reader."""
 
-TEXTS_PER_PIECE = 512
-"""Texts tokenised in one go. Several threads take pieces of a window: while one fetches ids (under Python's lock) the
-tokenizer works for another. On 16 cores one thread made 70,000 tweets a second into ids, four with pieces of 512
-110,000, with pieces of 2,048 79,000; the tokenizer alone, ids left in it, 117,000."""
-
-_PIECES_PAY = 4
-"""Fewer pieces than this are one: the tokenizer has threads of its own, and handing over costs more than it brings."""
+_PIECES_PAY_FROM = 2048
+"""Up to so many texts are tokenised in one go: handing pieces over costs more than it brings."""
 
 _HELP_S = 0.05
 """A pool thread works this long for one call, then queues up again: calls share the pool fairly, and an interpreter
@@ -165,7 +160,7 @@ class Scheduler:
             ids = tokens.rows.ids.astype(np.int64)
             logits, layers = self.run_alone(ids[None])
             return Scores(logits, tokens.truncated, tokens.repaired, distinct=1, tokens=len(ids), layers=layers)
-        window = _Window(texts)
+        window = _Window(texts, self.tokenizer.texts_per_piece)
         if len(window.pieces) == 1:
             window.prepare(self)
         if len(window.batches) > 1 or window.pieces:
@@ -200,11 +195,11 @@ class _Window:
         planned: all pieces are tokenised, and the batches are known.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], texts_per_piece: int) -> None:
         known: dict[str, int] = {}
         self._twins = [known.setdefault(text, len(known)) for text in texts]  # equal texts are tokenised once
         self._distinct: Sequence[str] = list(known)
-        self._step = TEXTS_PER_PIECE if len(known) > _PIECES_PAY * TEXTS_PER_PIECE else max(1, len(known))
+        self._step = texts_per_piece if len(known) > _PIECES_PAY_FROM else max(1, len(known))
         starts = range(0, len(known), self._step)
         self.pieces = [range(start, min(start + self._step, len(known))) for start in starts] or [range(0)]
         self._tokens: list[Tokens | None] = [None] * len(self.pieces)
@@ -302,7 +297,7 @@ class _Call:
                 self._check()
                 if is_open and len(self._windows) <= (self._ahead if self._windows else 0):
                     try:
-                        window = _Window(next(source))
+                        window = _Window(next(source), self._scheduler.tokenizer.texts_per_piece)
                     except StopIteration:
                         is_open = False
                     except Exception as error:  # noqa: BLE001  raised below, after the windows before it

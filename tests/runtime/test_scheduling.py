@@ -82,7 +82,8 @@ def test_any_cut_gives_the_same_bits(classifier, one, texts, sizes, few):
 
 @pytest.mark.parametrize("size", [1, 7, 400])
 def test_windows_tokenised_in_pieces_give_the_same(classifier, texts, expected, monkeypatch, size):
-    monkeypatch.setattr(scheduling, "TEXTS_PER_PIECE", size)
+    monkeypatch.setattr(scheduling, "_PIECES_PAY_FROM", 0)
+    monkeypatch.setattr(classifier._scheduler.tokenizer, "texts_per_piece", size)
     twice = [*texts[:500], "a \udc80 surrogate", *texts]
     for found in (classifier.score(twice), next(classifier.score_windows([twice]))):
         np.testing.assert_array_equal(found.logits[501:], expected.logits)
@@ -93,8 +94,9 @@ def test_windows_tokenised_in_pieces_give_the_same(classifier, texts, expected, 
 
 
 def test_an_error_in_one_piece_ends_its_window_and_comes_after_those_before(classifier, texts, expected, monkeypatch):
-    monkeypatch.setattr(scheduling, "TEXTS_PER_PIECE", 50)
     tokenizer = classifier._scheduler.tokenizer
+    monkeypatch.setattr(scheduling, "_PIECES_PAY_FROM", 0)
+    monkeypatch.setattr(tokenizer, "texts_per_piece", 50)
     encode = tokenizer.encode
 
     def failing(rows):
