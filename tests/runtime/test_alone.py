@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgewren import Classifier
-from edgewren.alone import _WORTH_IT, AloneSession
+from edgewren.alone import _LOOK_AGAIN, _RECENT, _WORTH_IT, AloneSession, Race
 from edgewren.errors import BundleError, UsageError
 
 TEXTS = ["good vote", "bad", "", "good good bad vote \u00e9", "vote " * 40]
@@ -24,6 +24,13 @@ def singly(classifier: Classifier) -> np.ndarray:
 @pytest.fixture
 def classifier(tiny_bundle) -> Classifier:
     return Classifier.load(tiny_bundle, device="cpu", threads=2)
+
+
+@pytest.fixture(autouse=True)
+def threads_inside_win(request, monkeypatch):
+    """The models here are too small for threads: what is tried is which way a text goes, not which one is faster."""
+    if "race" not in request.node.name:
+        monkeypatch.setattr(Race, "inside", lambda race: True)
 
 
 @pytest.fixture
@@ -150,3 +157,54 @@ def test_a_forked_child_begins_anew_and_gets_the_same_bits(warm):
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     np.testing.assert_array_equal(singly(warm), expected)
+
+
+def paces(race: Race, calls: int, seconds: dict[bool, float]) -> list[bool]:
+    """Let calls go the way that the race tells; return these ways."""
+    ways = []
+    for _ in range(calls):
+        ways.append(race.inside())
+        race.note(ways[-1], seconds[ways[-1]])
+    return ways
+
+
+def test_a_race_begins_with_threads_inside_and_leaves_them_as_soon_as_they_are_slower():
+    race = Race()
+    for _ in range(_RECENT):
+        race.note(False, 1.0)  # before the second session is there
+    assert all(paces(race, 200, {True: 0.7, False: 1.0}))
+    ways = paces(race, 200, {True: 1.5, False: 1.0})
+    assert ways.count(True) <= _RECENT + 200 / _LOOK_AGAIN[False] + 1
+    ways = paces(race, 1000, {True: 0.7, False: 1.0})
+    assert ways[-200:].count(False) <= 1
+    assert ways.index(True) < _LOOK_AGAIN[False]
+
+
+def test_a_race_stays_where_it_is_when_both_are_about_as_fast_and_looks_again_now_and_then():
+    race = Race()
+    ways = paces(race, 10 * _LOOK_AGAIN[True], {True: 1.0, False: 0.95})
+    assert ways.count(False) == 10
+    assert race.inside()
+
+
+def test_the_race_is_told_of_texts_that_are_computed_alone(warm, monkeypatch):
+    told = []
+    monkeypatch.setattr(Race, "note", lambda race, inside, pace: told.append((inside, pace > 0)))
+    monkeypatch.setattr(Race, "inside", lambda race: len(told) % 2 == 0)
+    for _ in range(4):
+        warm.predict(["good"])
+    with warm._scheduler._slots:
+        warm.predict(["good"])
+    warm.predict(["good", "bad bad"])
+    assert told == [(True, True), (False, True)] * 2
+    assert all(warm._scheduler._slots.acquire(blocking=False) for _ in range(2)), "all turns were given back"
+
+
+def test_a_race_is_not_told_of_texts_that_leave_after_the_embeddings(monkeypatch):
+    told = []
+    monkeypatch.setattr(Race, "note", lambda race, inside, pace: told.append(pace))
+    alone = AloneSession(lambda: None)
+    alone.note(10, np.array([0], dtype=np.int16), 1.0, inside=True)
+    alone.note(10, np.array([4], dtype=np.int16), 1.0, inside=True)
+    alone.note(10, None, 1.0, inside=False)
+    assert told == [1 / 40, 1 / 10]
