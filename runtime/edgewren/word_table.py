@@ -14,7 +14,7 @@ LONGEST = 16
 """Bytes of a word that fits: two numbers of 64 bits hold it whole, so equal keys mean equal words."""
 
 MOST_WORDS = 16_384
-"""Words kept, 1.4 MB in all; then the table begins anew. The common words of a language soon are back."""
+"""Words kept, 1.6 MB in all; then the table begins anew. The common words of a language soon are back."""
 
 _BITS = 16  # places: four times as many as words
 _PROBES = 8  # places tried from a word's own onwards

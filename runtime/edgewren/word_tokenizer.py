@@ -27,7 +27,9 @@ from edgewren.word_table import WordTable
 _FEW_CHARACTERS = 2_000
 """Less text than this is taken apart in Python: some fifty calls of numpy cost more than they bring."""
 
-_MOST_PARTS = 16_384
+_FEW_OTHERS = 4  # parts of one text that the library is asked about one by one; with more, about the text
+
+_MOST_PARTS = 4_096
 _LONGEST_PART = 32  # characters; longer ones do not come twice
 _TABLES = 16  # threads that find a table of their own; more begin with an empty one
 
@@ -106,7 +108,7 @@ class WordTokenizer:
         urls = False
         for step in steps[:-1]:
             pattern = step.get("pattern", {}).get("Regex") if step["type"] == "Replace" else None
-            if pattern == _URL and step["content"] == "http" and "&" not in reserved:
+            if pattern == _URL and step["content"] == "http":
                 urls = True
             elif pattern is not None and _is_entity(pattern):
                 reserved.add("&")
@@ -129,14 +131,18 @@ class WordTokenizer:
         rows = []
         for row, text in enumerate(texts):
             parts = text.split(" ")
-            known = self._ids_of(parts)
-            ids = list(itertools.chain.from_iterable(known[part] for part in parts))
+            known, others = self._known(parts)
+            if len(others) > _FEW_OTHERS:
+                ids = self._ask([text])[0]
+            else:
+                known |= self._asked(others)
+                ids = list(itertools.chain.from_iterable(known[part] for part in parts))
             truncated[row] = len(ids) > room
             rows.append([*self._before, *ids[:room], *self._behind])
         return TokenRows.of(rows), truncated
 
-    def _ids_of(self, parts: Iterable[str]) -> dict[str, Sequence[int]]:
-        """Return the ids of parts of texts that stood between spaces."""
+    def _known(self, parts: Iterable[str]) -> tuple[dict[str, Sequence[int]], list[str]]:
+        """Return the ids of parts of texts that stood between spaces, and the parts that the library must be asked."""
         known: dict[str, Sequence[int]] = {}
         others: list[str] = []
         for part in dict.fromkeys(parts):
@@ -147,8 +153,10 @@ class WordTokenizer:
                 known[part] = self._kept(part, self._of_plain(part))
             else:
                 others.append(part)
-        known.update((part, self._kept(part, ids)) for part, ids in zip(others, self._ask(others), strict=True))
-        return known
+        return known, others
+
+    def _asked(self, others: list[str]) -> dict[str, Sequence[int]]:
+        return {part: self._kept(part, ids) for part, ids in zip(others, self._ask(others), strict=True)}
 
     def _kept(self, part: str, ids: Sequence[int]) -> Sequence[int]:
         if len(part) <= _LONGEST_PART:
@@ -164,7 +172,7 @@ class WordTokenizer:
 
     def _ask(self, parts: list[str]) -> list[list[int]]:
         """Return what the library makes of each. A batch wakes threads of its own, so few are asked one by one."""
-        if len(parts) <= 8 and sum(map(len, parts)) <= _FEW_CHARACTERS:
+        if len(parts) <= _FEW_OTHERS and sum(map(len, parts)) <= _FEW_CHARACTERS:
             return [self._tokenizer.encode(part, add_special_tokens=False).ids for part in parts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(parts, add_special_tokens=False)]
 
@@ -185,18 +193,25 @@ class WordTokenizer:
         return self._with_special(ids, np.diff(ends[found[starts] == ord(_BETWEEN)]))
 
     def _without_others(self, joined: str) -> tuple[str, list[str]]:
-        """Return the texts with something in place of the parts that are not plain, and these in their order."""
-        plain: list[str] = []
-        aside: list[str] = []
-        end = 0
+        """Return the texts with something in place of each part that is not plain, and these parts in their order."""
+        aside: list[tuple[int, int]] = []
+        end = neighbours = 0
         while other := self._find_other(joined, end):
             place = other.start()
             start = max(joined.rfind(" ", end, place), joined.rfind(_BETWEEN, end, place)) + 1 or end
-            gap = _find_gap(joined, place)
-            plain += (joined[end:start], _ASIDE)
-            end = gap.start() if gap else len(joined)
-            aside.append(joined[start:end])
-        return "".join([*plain, joined[end:]]), aside
+            if aside and start == end + 1 and joined[end] == " ":  # neighbours are asked about in one
+                start = aside.pop()[0]
+                neighbours += 1
+            else:
+                neighbours = 0
+            if neighbours < _FEW_OTHERS and (gap := _find_gap(joined, place)):
+                end = gap.start()
+            else:  # one after the other: the rest of the text
+                end = joined.index(_BETWEEN, place)
+            aside.append((start, end))
+        ends = [0, *(end for _, end in aside)]
+        plain = [joined[end:start] for end, (start, _) in zip(ends, aside, strict=False)]
+        return _ASIDE.join([*plain, joined[ends[-1] :]]), [joined[start:end] for start, end in aside]
 
     def _look_up(
         self, data: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp], aside: list[str]
@@ -222,7 +237,9 @@ class WordTokenizer:
         known: dict[bytes, Sequence[int]] = dict.fromkeys(words, ())  # _BETWEEN has no ids
         new = [word for word in known if word not in (_BETWEEN.encode(), _ASIDE.encode())]
         known.update((word, [token.id for token in self._model.tokenize(word.decode())]) for word in new)
-        parts, next_one = self._ids_of(aside), iter(aside)
+        parts, others = self._known(aside)
+        parts |= self._asked(others)
+        next_one = iter(aside)
         answer = [parts[next(next_one)] if word == _ASIDE.encode() else known[word] for word in words]
         known.pop(_ASIDE.encode(), None)
         table.add(list(known), list(known.values()))
