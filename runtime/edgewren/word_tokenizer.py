@@ -29,7 +29,7 @@ _FEW_CHARACTERS = 2_000
 
 _FEW_OTHERS = 4  # parts of one text that the library is asked about one by one; with more, about the text
 
-_MOST_PARTS = 4_096
+_MOST_PARTS = 8_192
 _LONGEST_PART = 32  # characters; longer ones do not come twice
 _TABLES = 16  # threads that find a table of their own; more begin with an empty one
 

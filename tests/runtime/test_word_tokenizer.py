@@ -15,7 +15,8 @@ from tokenizers.models import WordLevel
 
 from edgewren import names
 from edgewren.text import TextTokenizer
-from edgewren.word_tokenizer import _FEW_CHARACTERS, _MOST_PARTS, WordTokenizer
+from edgewren.word_table import MOST_WORDS
+from edgewren.word_tokenizer import _FEW_CHARACTERS, WordTokenizer
 from edgewren_train.normalisers import NORMALISERS, with_normaliser
 
 PUNCTUATION = "\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u2022"
@@ -124,7 +125,7 @@ def test_texts_are_cut_at_the_maximum_length():
 
 
 def test_more_words_than_are_kept_and_words_of_any_length(pair):
-    check(pair, [f"w{number} x{number}y" for number in range(_MOST_PARTS + 10)])
+    check(pair, [f"w{number} x{number}y" for number in range(MOST_WORDS + 10)])
     check(pair, ["q" * length for length in range(1, 130)] + ["q1" * length for length in range(1, 130)])
 
 
