@@ -27,6 +27,9 @@ from edgewren.word_table import WordTable
 _FEW_CHARACTERS = 2_000
 """Less text than this is taken apart in Python: some fifty calls of numpy cost more than they bring."""
 
+_MOST_CHARACTERS = 400_000
+"""Looked at in one go, or one text more: some four thousand tweets. Arrays take up to sixty times the text's memory."""
+
 _FEW_OTHERS = 4  # parts of one text that the library is asked about one by one; with more, about the text
 
 _MOST_PARTS = 8_192
@@ -121,9 +124,13 @@ class WordTokenizer:
 
     def rows(self, texts: Sequence[str]) -> tuple[TokenRows, NDArray[np.bool_]]:
         """Return the token ids of valid texts, and which were cut at max_length, bool [n]."""
-        if sum(map(len, texts)) <= _FEW_CHARACTERS:
+        lengths = list(map(len, texts))
+        if sum(lengths) <= _FEW_CHARACTERS:
             return self._few(texts)
-        return self._many(texts)
+        cuts = np.flatnonzero(np.diff(np.cumsum(lengths) // _MOST_CHARACTERS)) + 1
+        bounds = [0, *cuts.tolist(), len(texts)]
+        parts = [self._many(texts[start:end]) for start, end in itertools.pairwise(bounds)]
+        return TokenRows.joined([rows for rows, _ in parts]), np.concatenate([cut for _, cut in parts])
 
     def _few(self, texts: Sequence[str]) -> tuple[TokenRows, NDArray[np.bool_]]:
         room = self._max_length - len(self._before) - len(self._behind)

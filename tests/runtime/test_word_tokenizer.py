@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 
-from edgewren import names
+from edgewren import names, word_tokenizer
 from edgewren.text import TextTokenizer
 from edgewren.word_table import MOST_WORDS
 from edgewren.word_tokenizer import _FEW_CHARACTERS, WordTokenizer
@@ -127,6 +127,20 @@ def test_texts_are_cut_at_the_maximum_length():
 def test_more_words_than_are_kept_and_words_of_any_length(pair):
     check(pair, [f"w{number} x{number}y" for number in range(MOST_WORDS + 10)])
     check(pair, ["q" * length for length in range(1, 130)] + ["q1" * length for length in range(1, 130)])
+
+
+def test_long_texts_are_looked_at_in_bounded_portions(pair, monkeypatch):
+    portions = []
+    real = WordTokenizer._many
+    monkeypatch.setattr(
+        WordTokenizer, "_many", lambda self, texts: portions.append(sum(map(len, texts))) or real(self, texts)
+    )
+    monkeypatch.setattr(word_tokenizer, "_MOST_CHARACTERS", 5_000)
+    texts = [f"{number} " + "vote caf\u00e9 " * (number % 700) for number in range(50)]
+    ours, theirs = pair
+    assert ours.encode(texts).ids == [encoding.ids for encoding in theirs.encode_batch(texts)]
+    assert len(portions) > 1
+    assert max(portions) <= 5_000 + max(map(len, texts))
 
 
 def test_several_threads_get_the_same_ids(pair):
