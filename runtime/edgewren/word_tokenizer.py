@@ -205,7 +205,7 @@ class WordTokenizer:
         end = neighbours = 0
         while other := self._find_other(joined, end):
             place = other.start()
-            start = max(joined.rfind(" ", end, place), joined.rfind(_BETWEEN, end, place)) + 1 or end
+            start = max(joined.rfind(" ", end, place), joined.rfind(_BETWEEN, end, place)) + 1
             if aside and start == end + 1 and joined[end] == " ":  # neighbours are asked about in one
                 start = aside.pop()[0]
                 neighbours += 1
