@@ -102,7 +102,10 @@ class TextTokenizer:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
-        self._word_by_word = WordTokenizer.of(tokenizer, max_length)
+        try:
+            self._word_by_word = WordTokenizer.of(tokenizer, max_length)
+        except BaseException as error:
+            raise _refusal("fails on a text", error) from error
         self.texts_per_piece = TEXTS_PER_PIECE[self._word_by_word is not None]
         self.max_length = max_length
         # A tokenizer without special tokens gives nothing for an empty text; a model needs at least one token.

@@ -11,9 +11,10 @@ from hostile_texts import hostile_texts, is_unicode
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordLevel
+from tokenizers.models import WordLevel, WordPiece
 
 from edgewren import names, word_tokenizer
+from edgewren.errors import BundleTokenizerError
 from edgewren.text import TextTokenizer
 from edgewren.word_table import MOST_WORDS
 from edgewren.word_tokenizer import _FEW_CHARACTERS, WordTokenizer
@@ -184,6 +185,13 @@ def test_tokenizers_with_steps_that_are_not_known_are_left_to_the_library():
     )
     for token in (AddedToken("Vote", normalized=True), AddedToken("for me", normalized=False)):
         assert not by_words(lambda tokenizer, token=token: tokenizer.add_tokens([token])), token
+
+
+def test_a_tokenizer_that_fails_on_any_text_is_refused_at_once():
+    tokenizer = Tokenizer.from_buffer(published("http"))
+    tokenizer.model = WordPiece({"[CLS]": 0, "[SEP]": 1}, unk_token="[UNK]")
+    with pytest.raises(BundleTokenizerError, match="fails on a text"):
+        TextTokenizer(tokenizer.to_str().encode(), 64)
 
 
 def test_added_tokens_are_found():
