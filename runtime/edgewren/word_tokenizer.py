@@ -27,12 +27,12 @@ from edgewren.word_table import WordTable
 _FEW_CHARACTERS = 2_000
 """Less text than this is taken apart in Python: some fifty calls of numpy cost more than they bring."""
 
-_MOST_CHARACTERS = 400_000
-"""Looked at in one go, or one text more: some four thousand tweets. Arrays take up to sixty times the text's memory."""
+_MOST_CHARACTERS = 120_000
+"""Looked at in one go, or one text more: some thousand tweets. Arrays take up to sixty times the text's memory."""
 
 _FEW_OTHERS = 4  # parts of one text that the library is asked about one by one; with more, about the text
 
-_MOST_PARTS = 8_192
+_MOST_PARTS = 4_096
 _LONGEST_PART = 32  # characters; longer ones do not come twice
 _TABLES = 16  # threads that find a table of their own; more begin with an empty one
 
