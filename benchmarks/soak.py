@@ -2,9 +2,9 @@
 
     python benchmarks/soak.py BUNDLE [--texts 1000000] [--cycles 200] [--threads 2] [--variant int8]
 
-Ends with 1 where resident memory after all texts is 5 % or more (and 8 MiB) above that after the first 10,000, or 200 times load,
-score and close add 20 MiB or more to that after the first (memory that is free, but that glibc keeps for later, given
-back before both). The last line is one JSON document.
+Ends with 1 where resident memory after all texts is 5 % and 8 MiB or more above that after the first 10,000, or 200
+times load, score and close add 20 MiB or more to that after the first (memory that is free, but that glibc keeps for
+later, given back before both). The last line is one JSON document.
 """
 
 from __future__ import annotations
