@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgewren import Classifier
-from edgewren.batching import CPU_TOKENS_PER_BATCH, CUDA_TOKENS_PER_BATCH, TokenRows, plan
+from edgewren.batching import TokenRows, plan
 from edgewren.device import granted_cores
 from edgewren_export.pipeline import export
 from stacks.material import Material, default_data, load_material, read
@@ -86,7 +85,7 @@ def ways(
 ) -> dict[str, tuple[int, Callable[[int], object]]]:
     """Return what is timed: texts, and what to call with the round's number, new texts being made of it."""
     tokenizer, session = classifier._scheduler.tokenizer, classifier._session  # noqa: SLF001
-    most = CUDA_TOKENS_PER_BATCH if device == "cuda" else CPU_TOKENS_PER_BATCH
+    most = classifier._scheduler.tokens_per_batch  # noqa: SLF001
     rows = tokenizer.encode(mixtures(material.texts, count, 0)).rows
     batches = batches_of(rows, most)
     plain, compiled = Torch(material, device), Torch(material, device, compiled=True)
@@ -164,7 +163,7 @@ def main() -> None:
         precisions = ["fp32", "fp16"] if args.device == "cuda" else ["fp32"]
         bundle = export(args.model, Path(scratch) / "bundle", precisions=precisions).folder
         classifier = Classifier.load(bundle, device=args.device, variant=precisions[-1])
-        found = exactness(bundle, classifier, list(islice(material.texts, 1_200)))
+        found = exactness(bundle, classifier, material.texts[:1_200])
         rates = measure(ways(material, classifier, args.device, args.texts), args.rounds)
     device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
     print(f"{device}, {granted_cores()} cores, {classifier.variant}, {found}\n\n| | thousand texts/s |\n|---|---|")
