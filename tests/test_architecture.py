@@ -56,6 +56,7 @@ FLOORS = (
         "session",
         "alone",
         "scheduling",
+        "windows",
         "staged",
         "names",
         "text",
@@ -69,7 +70,17 @@ FLOORS = (
         "heatmap",
         "share_plot",
     },
-    {"background", "device", "folders", "lifetime", "onnx_operators", "onnx_sizes", "protobuf", "strict_json"},
+    {
+        "background",
+        "device",
+        "folders",
+        "lifetime",
+        "onnx_operators",
+        "onnx_schemas",
+        "onnx_sizes",
+        "protobuf",
+        "strict_json",
+    },
     {"errors"},
 )
 """From the top; a module uses its own floor and those below. `__init__` hands out names of any, lazily."""

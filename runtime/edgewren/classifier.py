@@ -23,10 +23,11 @@ from edgewren.bundle import Bundle
 from edgewren.device import choose_device, granted_cores
 from edgewren.errors import BundleError, UsageError
 from edgewren.probabilities import softmax
-from edgewren.scheduling import Scheduler, Scores
+from edgewren.scheduling import Scheduler
 from edgewren.session import ModelSession
 from edgewren.staged import StagedSession
 from edgewren.text import TextTokenizer
+from edgewren.windows import Scores
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 Everything that is not on a list here is refused: fields, operators and their domains, types of numbers. So there is no
 way to name a file beside the model, a library of operators, a sub-graph or settings of onnxruntime. Weights are
-measured, not read. Knows nothing of bundles or texts. Source of the field numbers: onnx.proto of ONNX 1.23 (IR 13).
+measured, not read. Knows nothing of bundles or texts.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgewren import onnx_schemas
 from edgewren.errors import BundleModelError
 from edgewren.onnx_operators import BOUNDED_INTEGERS, OPERATORS
 from edgewren.onnx_sizes import Sizes
-from edgewren.protobuf import Field, Message, Schema, Span, WireError
+from edgewren.protobuf import Message, Span, WireError
 
 DOMAINS = {"": (13, 26), "ai.onnx": (13, 26), "com.microsoft": (1, 1)}
 """Operator sets that a model may import, with their first and last version."""
@@ -46,121 +47,6 @@ _TYPES: dict[int, tuple[int, str]] = {
 _TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data")
 # attribute type -> the field that holds its value
 _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}
-
-_EXTERNAL = "it keeps data in another file"
-_SUBGRAPH = "it has sub-graphs, which no exported model has"
-_SPARSE = "it has sparse tensors, which no exported model has"
-_METADATA = "it has metadata, in which settings of onnxruntime could hide"
-
-_MODEL = Schema(
-    {
-        1: Field("ir_version", "varint"),
-        2: Field("producer_name", "bytes"),
-        3: Field("producer_version", "bytes"),
-        4: Field("domain", "bytes"),
-        5: Field("model_version", "varint"),
-        6: Field("doc_string", "bytes"),
-        7: Field("graph", "bytes"),
-        8: Field("opset_import", "bytes", repeated=True),
-        14: _METADATA,
-        20: "it has training information, which no exported model has",
-        25: "it has functions of its own, which no exported model has",
-        26: "it has a device configuration, which no exported model has",
-    }
-)
-_OPSET = Schema({1: Field("domain", "bytes"), 2: Field("version", "varint")})
-_GRAPH = Schema(
-    {
-        1: Field("node", "bytes", repeated=True),
-        2: Field("name", "bytes"),
-        5: Field("initializer", "bytes", repeated=True),
-        10: Field("doc_string", "bytes"),
-        11: Field("input", "bytes", repeated=True),
-        12: Field("output", "bytes", repeated=True),
-        13: Field("value_info", "bytes", repeated=True),
-        14: "it has quantisation annotations, which no exported model has",
-        15: _SPARSE,
-        16: _METADATA,
-    }
-)
-_NODE = Schema(
-    {
-        1: Field("input", "bytes", repeated=True),
-        2: Field("output", "bytes", repeated=True),
-        3: Field("name", "bytes"),
-        4: Field("op_type", "bytes"),
-        5: Field("attribute", "bytes", repeated=True),
-        6: Field("doc_string", "bytes"),
-        7: Field("domain", "bytes"),
-        8: "it has an operator with an overload, which no exported model has",
-        9: _METADATA,
-        10: "it has a device configuration, which no exported model has",
-    }
-)
-_ATTRIBUTE = Schema(
-    {
-        1: Field("name", "bytes"),
-        2: Field("f", "fixed32"),
-        3: Field("i", "varint"),
-        4: Field("s", "bytes"),
-        5: Field("t", "bytes"),
-        6: _SUBGRAPH,
-        7: Field("floats", "floats32", repeated=True),
-        8: Field("ints", "varints", repeated=True),
-        9: "it has attributes of several strings, which no exported model has",
-        10: "it has attributes of several tensors, which no exported model has",
-        11: _SUBGRAPH,
-        13: Field("doc_string", "bytes"),
-        14: "it has attributes that are types, which no exported model has",
-        15: "it has attributes that are types, which no exported model has",
-        20: Field("type", "varint"),
-        21: "it has attributes that refer to a function's",
-        22: _SPARSE,
-        23: _SPARSE,
-    }
-)
-_TENSOR = Schema(
-    {
-        1: Field("dims", "varints", repeated=True),
-        2: Field("data_type", "varint"),
-        3: "it has a tensor in segments, which no exported model has",
-        4: Field("float_data", "floats32", repeated=True),
-        5: Field("int32_data", "varints", repeated=True),
-        6: "it has a tensor of strings, which no exported model has",
-        7: Field("int64_data", "varints", repeated=True),
-        8: Field("name", "bytes"),
-        9: Field("raw_data", "bytes"),
-        10: Field("double_data", "floats64", repeated=True),
-        11: "it has a tensor of unsigned 64-bit numbers, which no exported model has",
-        12: Field("doc_string", "bytes"),
-        13: _EXTERNAL,
-        14: Field("data_location", "varint"),
-        16: _METADATA,
-    }
-)
-_VALUE = Schema(
-    {
-        1: Field("name", "bytes"),
-        2: Field("type", "bytes"),
-        3: Field("doc_string", "bytes"),
-        4: _METADATA,
-    }
-)
-_NO_TENSOR = "it has a value that is not a tensor"
-_TYPE = Schema(
-    {
-        1: Field("tensor_type", "bytes"),
-        4: _NO_TENSOR,
-        5: _NO_TENSOR,
-        6: Field("denotation", "bytes"),
-        7: _NO_TENSOR,
-        8: _NO_TENSOR,
-        9: _NO_TENSOR,
-    }
-)
-_TENSOR_TYPE = Schema({1: Field("elem_type", "varint"), 2: Field("shape", "bytes")})
-_SHAPE = Schema({1: Field("dim", "bytes", repeated=True)})
-_DIMENSION = Schema({1: Field("dim_value", "varint"), 2: Field("dim_param", "bytes"), 3: Field("denotation", "bytes")})
 
 
 @dataclass(frozen=True)
@@ -223,18 +109,18 @@ class _Scan:
         self._passed: dict[bytes, str] = {}  # attributes that were checked, to their names: most come again and again
 
     def model(self) -> Scanned:
-        model = Message(self._data, (0, len(self._data)), _MODEL)
+        model = Message(self._data, (0, len(self._data)), onnx_schemas.MODEL)
         ir_version = model.integer("ir_version")
         if not IR_VERSIONS[0] <= ir_version <= IR_VERSIONS[1]:
             raise WireError(f"its IR version is {ir_version}, expected {IR_VERSIONS[0]} to {IR_VERSIONS[1]}")
         for note in ("producer_name", "producer_version", "domain", "doc_string"):
             model.text(note, _MAXIMUM_NOTE_BYTES)
         for span in model.spans("opset_import"):
-            self._opset(Message(self._data, span, _OPSET))
+            self._opset(Message(self._data, span, onnx_schemas.OPSET))
         graph = model.span("graph")
         if graph is None:
             raise WireError("it has no graph")
-        return self._graph(Message(self._data, graph, _GRAPH))
+        return self._graph(Message(self._data, graph, onnx_schemas.GRAPH))
 
     def _opset(self, entry: Message) -> None:
         domain, version = entry.text("domain", MAXIMUM_NAME_BYTES), entry.integer("version")
@@ -280,7 +166,7 @@ class _Scan:
             raise WireError(f"it has {len(spans)} {role}s")
         out: dict[str, Value] = {}
         for span in spans:
-            entry = Message(self._data, span, _VALUE)
+            entry = Message(self._data, span, onnx_schemas.VALUE)
             name = entry.text("name", MAXIMUM_NAME_BYTES)
             entry.text("doc_string", _MAXIMUM_NOTE_BYTES)
             place = entry.span("type")
@@ -290,25 +176,25 @@ class _Scan:
         return out
 
     def _type(self, span: Span, what: str) -> Value:
-        outer = Message(self._data, span, _TYPE)
+        outer = Message(self._data, span, onnx_schemas.TYPE)
         outer.text("denotation", MAXIMUM_NAME_BYTES)
         place = outer.span("tensor_type")
         if place is None:
             raise WireError(f"{what} is not a tensor")
-        tensor = Message(self._data, place, _TENSOR_TYPE)
+        tensor = Message(self._data, place, onnx_schemas.TENSOR_TYPE)
         data_type = tensor.integer("elem_type")
         if data_type not in _TYPES:
             raise WireError(f"{what} has data type {data_type}, which no exported model has")
         shape = tensor.span("shape")
         if shape is None:
             return Value(data_type, None)
-        dimensions = Message(self._data, shape, _SHAPE).spans("dim")
+        dimensions = Message(self._data, shape, onnx_schemas.SHAPE).spans("dim")
         if len(dimensions) > MAXIMUM_RANK:
             raise WireError(f"{what} has {len(dimensions)} axes, more than {MAXIMUM_RANK}")
         return Value(data_type, tuple(self._dimension(place, what) for place in dimensions))
 
     def _dimension(self, span: Span, what: str) -> int | str | None:
-        entry = Message(self._data, span, _DIMENSION)
+        entry = Message(self._data, span, onnx_schemas.DIMENSION)
         entry.text("denotation", MAXIMUM_NAME_BYTES)
         if "dim_param" in entry:
             if "dim_value" in entry:
@@ -323,12 +209,12 @@ class _Scan:
 
     def _tensor(self, span: Span) -> tuple[str, list[int] | None]:
         """Check a tensor; return its name, and its numbers where they are few integers."""
-        tensor = Message(self._data, span, _TENSOR)
+        tensor = Message(self._data, span, onnx_schemas.TENSOR)
         name = tensor.text("name", MAXIMUM_NAME_BYTES)
         what = f"the stored tensor {name!r}"
         tensor.text("doc_string", _MAXIMUM_NOTE_BYTES)
         if tensor.integer("data_location"):
-            raise WireError(f"{what}: {_EXTERNAL}")
+            raise WireError(f"{what}: {onnx_schemas.EXTERNAL}")
         data_type = tensor.integer("data_type")
         if data_type not in _TYPES:
             raise WireError(f"{what} has data type {data_type}, which no exported model has")
@@ -347,7 +233,7 @@ class _Scan:
         else:
             if filled not in ([], [typed]):
                 raise WireError(f"{what} stores its numbers as {', '.join(filled)}, expected {typed}")
-            stored, expected = tensor.count(typed, _TENSOR.kind(typed)), elements
+            stored, expected = tensor.count(typed, onnx_schemas.TENSOR.kind(typed)), elements
         if stored != expected:
             unit = "elements" if raw is None else "bytes"
             raise WireError(f"{what} stores {stored} {unit}, but its declared shape takes {expected}")
@@ -364,7 +250,7 @@ class _Scan:
         ]
 
     def _node(self, span: Span) -> list[str]:
-        node = Message(self._data, span, _NODE)
+        node = Message(self._data, span, onnx_schemas.NODE)
         operator, domain = node.text("op_type", MAXIMUM_NAME_BYTES), node.text("domain", MAXIMUM_NAME_BYTES)
         what = f"the operator {node.text('name', MAXIMUM_NAME_BYTES)!r} of type {operator!r}"
         node.text("doc_string", _MAXIMUM_NOTE_BYTES)
@@ -397,7 +283,7 @@ class _Scan:
         known = self._passed.get(content)
         if known is not None:
             return known
-        attribute = Message(self._data, span, _ATTRIBUTE)
+        attribute = Message(self._data, span, onnx_schemas.ATTRIBUTE)
         name = attribute.text("name", MAXIMUM_NAME_BYTES)
         attribute.text("doc_string", _MAXIMUM_NOTE_BYTES)
         kind = attribute.integer("type")

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgewren import Classifier, batching, scheduling
+from edgewren import Classifier, batching, windows
 from edgewren.errors import BundleTokenizerError
-from edgewren.scheduling import WINDOWS_AHEAD
+from edgewren.windows import WINDOWS_AHEAD
 
 WORDS = "good bad tax vote the senate http great awful cat dog you we support against bill".split()
 
@@ -82,7 +82,7 @@ def test_any_cut_gives_the_same_bits(classifier, one, texts, sizes, few):
 
 @pytest.mark.parametrize("size", [1, 7, 400])
 def test_windows_tokenised_in_pieces_give_the_same(classifier, texts, expected, monkeypatch, size):
-    monkeypatch.setattr(scheduling, "_PIECES_PAY_FROM", 0)
+    monkeypatch.setattr(windows, "_PIECES_PAY_FROM", 0)
     monkeypatch.setattr(classifier._scheduler.tokenizer, "texts_per_piece", size)
     twice = [*texts[:500], "a \udc80 surrogate", *texts]
     for found in (classifier.score(twice), next(classifier.score_windows([twice]))):
@@ -95,7 +95,7 @@ def test_windows_tokenised_in_pieces_give_the_same(classifier, texts, expected, 
 
 def test_an_error_in_one_piece_ends_its_window_and_comes_after_those_before(classifier, texts, expected, monkeypatch):
     tokenizer = classifier._scheduler.tokenizer
-    monkeypatch.setattr(scheduling, "_PIECES_PAY_FROM", 0)
+    monkeypatch.setattr(windows, "_PIECES_PAY_FROM", 0)
     monkeypatch.setattr(tokenizer, "texts_per_piece", 50)
     encode = tokenizer.encode
 
@@ -122,7 +122,7 @@ def test_batches_are_counted_before_any_thread_can_take_one(classifier, texts, e
         vars(window)["batches"] = batches
 
     hooked = property(lambda window: vars(window)["batches"], publish)
-    monkeypatch.setattr(scheduling._Window, "batches", hooked, raising=False)
+    monkeypatch.setattr(windows.Window, "batches", hooked, raising=False)
     np.testing.assert_array_equal(classifier.score(texts).logits, expected.logits)
     assert seen == [(seen[0][0], seen[0][0], True)]
 
