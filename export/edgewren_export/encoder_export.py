@@ -29,7 +29,7 @@ def build(model: TrainedModel, texts: GateTexts, precisions: Sequence[str], proo
     """
     loaded = graph.load(model)
     heads = exits.read_exits(model)
-    fp32 = _fp32(model, loaded, texts, proof, every_token=bool(heads))
+    fp32 = _fp32(model, loaded, texts, proof, every_token=bool(heads) and model.kind == "ridge")
     attached = exits.attach(model, heads, fp32.graph) if heads else None
     if attached is not None:
         proof.add_heads(exits.prove_heads(model, loaded, heads, attached, texts.ids))
@@ -66,8 +66,7 @@ def _fp32(model: TrainedModel, loaded: Any, texts: GateTexts, proof: Proof, *, e
     """Export the fp32 graph and optimise it, each proved against the stage before.
 
     Args:
-        every_token: keep the last layer for all tokens: one for the first token alone could not be told from the
-            others when exits are attached.
+        every_token: keep the last layer for all tokens: what a ridge model does with it, its exits do with others.
     """
     module = graph.scoring_module(model, loaded)
     reference = reference_logits(model, loaded, texts.ids, proof)

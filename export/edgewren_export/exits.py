@@ -1,7 +1,8 @@
 """A model's early exits in a bundle: read, attached to the graph, cut into stages, and proved.
 
 The proof: with nobody leaving, the stages give the whole graph's logits; each exit gives scikit-learn's on the encoder
-cut there; and on the gates' texts no more labels differ from the whole model's than was promised in training.
+cut there (a fine-tuned model: on the mean over its tokens there); and on the gates' texts no more labels differ from
+the whole model's than was promised in training.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def read_exits(model: TrainedModel) -> tuple[ExitHead, ...]:
     from safetensors.numpy import load_file
 
     told = model.training.get("exits") or {}
-    if model.kind != "ridge" or not told:
+    if not told:
         return ()
     path = model.folder / FILE
     try:
@@ -80,9 +81,10 @@ def attach(
         optimised: fp32, or int8 made of `like`.
         like: the fp32 graph, where `optimised` is another; in both, layers are normalised by the same scales.
     """
+    ridge = model.kind == "ridge"
     return stages.attach_exits(
         optimised,
-        fold(load_head(model.folder / "head.safetensors"), temperature=model.temperature),
+        fold(load_head(model.folder / "head.safetensors"), temperature=model.temperature) if ridge else None,
         {entry.layer: fold(entry.head, temperature=entry.temperature) for entry in exits},
         like=like,
     )
@@ -167,7 +169,7 @@ def prove(
 def prove_heads(
     model: TrainedModel, loaded: Any, exits: Sequence[ExitHead], attached: onnx.ModelProto, ids: list[list[int]]
 ) -> list[parity.Stage]:
-    """Compare each exit of the fp32 graph with scikit-learn's head on the torch encoder cut after that layer.
+    """Compare each exit of the fp32 graph with scikit-learn's head on torch's features after that layer.
 
     Raises:
         ParityError: they disagree.
@@ -184,12 +186,17 @@ def prove_heads(
     found = []
     for place, entry in enumerate(exits):
         decision = entry.head.scikit_learn(model.labels).decision_function(
-            graph.run_torch(_cut(loaded, entry.layer), ids).astype(np.float64)
+            graph.run_torch(_until(model, loaded, entry.layer), ids).astype(np.float64)
         )
         answered = np.concatenate([values[place] for values in rows])
         reference = logits_from_decision(decision, temperature=entry.temperature)
         found.append(parity.compare(f"scikit-learn -> exit after layer {entry.layer}", reference, answered))
     return found
+
+
+def _until(model: TrainedModel, loaded: Any, layer: int) -> Any:
+    """Return a module that gives the features after `layer` layers: of the sentence encoder cut there, or the mean."""
+    return _cut(loaded, layer) if model.kind == "ridge" else graph.LayerMean(loaded, layer)
 
 
 def _cut(loaded: Any, layer: int) -> Any:

@@ -68,6 +68,20 @@ class _LoraGraph(torch.nn.Module):
         return logits if self.temperature == 1.0 else logits * self.temperature
 
 
+class LayerMean(torch.nn.Module):
+    """A fine-tuned model's hidden states after one layer (0: the embeddings), their mean over the tokens."""
+
+    def __init__(self, classifier: Any, layer: int) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.layer = layer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        out = self.classifier(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        kept = attention_mask[:, :, None].float()
+        return (out.hidden_states[self.layer] * kept).sum(1) / kept.sum(1)
+
+
 def load_sentence_encoder(model: TrainedModel) -> SentenceEncoder:
     """Load a ridge model's encoder in evaluation mode.
 

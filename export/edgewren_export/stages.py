@@ -1,4 +1,4 @@
-"""Early exits in an ONNX graph: the head's subgraph once more at earlier layers, and the graph cut there into stages.
+"""Early exits in an ONNX graph: heads at earlier layers, and the graph cut there into stages.
 
 The heads are attached to the optimised fp32 graph, so that whatever follows (int8) sees one graph with several outputs;
 it is cut last. Each stage computes what the ones before it did not, and takes their hidden states as an input. Knows
@@ -26,13 +26,18 @@ _NORMS_PER_LAYER = 2
 
 
 def attach_exits(
-    model: onnx.ModelProto, head: Affine, exits: Mapping[int, Affine], *, like: onnx.ModelProto | None = None
+    model: onnx.ModelProto,
+    head: Affine | None,
+    exits: Mapping[int, Affine],
+    *,
+    like: onnx.ModelProto | None = None,
 ) -> onnx.ModelProto:
-    """Return the model with an output exit_K for each layer K: pooling and all that follows, on that layer's output.
+    """Return the model with an output exit_K for each layer K.
 
     Args:
         model: its only output logits.
-        head: the folded head of the whole model, which is found in the graph by its values.
+        head: the folded head of the whole model, found in the graph by its values: an exit is what the graph does with
+            its last layer, with a head of its own. None: an exit is its head on the mean over tokens.
         exits: the folded head of each layer.
         like: the fp32 graph of which `model` was made. Where the biases of residual branches have moved into
             LayerNormalization (see `residual`), the exits take them off again.
@@ -44,32 +49,55 @@ def attach_exits(
     from onnx import TensorProto, helper
 
     graph = EditableGraph(model)
-    nodes = graph.nodes()
-    hidden = _layer_outputs(nodes)
+    hidden = _layer_outputs(graph.nodes())
     last = max(hidden)
     reference = None if like is None else _betas(like)
-    tail = _depending(nodes, hidden[last])
-    constants = {name for node in tail for name in node.input if graph.value(name) is not None}
-    weight = _find(graph, constants, head[0].T)
-    bias = _find(graph, constants, head[1])
-    for layer, (own_weight, own_bias) in exits.items():
+    tail = None if head is None else _Tail(graph, hidden[last], head)
+    for layer, own in exits.items():
         if layer not in hidden or layer == last:
             raise BundleError(f"there is no exit after layer {layer}: the graph has {last} layers.")
         shift = np.zeros(0, np.float32) if reference is None else _beta(graph, hidden[layer]) - reference[layer]
-        source = hidden[layer]
+        if tail is None:
+            weight, bias = own
+            moved = (bias - weight @ shift).astype(np.float32) if shift.any() else bias
+            _mean_of_decisions(graph, hidden[layer], layer, (weight, moved))
+        else:
+            tail.repeat(hidden[layer], layer, own, shift)
+    labels = len(next(iter(exits.values()))[1])
+    extended = graph.extend_outputs(
+        [helper.make_tensor_value_info(f"exit_{layer}", TensorProto.FLOAT, ["batch", labels]) for layer in exits]
+    )
+    onnx.checker.check_model(extended)
+    return extended
+
+
+class _Tail:
+    """What a graph does with its last layer: pooling, the head, and all between."""
+
+    def __init__(self, graph: EditableGraph, last: str, head: Affine) -> None:
+        self._graph, self._last = graph, last
+        self._nodes = _depending(graph.nodes(), last)
+        constants = {name for node in self._nodes for name in node.input if graph.value(name) is not None}
+        self._weight, self._bias = _find(graph, constants, head[0].T), _find(graph, constants, head[1])
+
+    def repeat(self, source: str, layer: int, head: Affine, shift: NDArray[np.float32]) -> None:
+        """Do the same with another layer, less `shift`, and another head."""
+        from onnx import helper
+
+        graph = self._graph
         if shift.any():
             source = graph.define(
                 "Sub", [source, graph.constant(f"exit_{layer}_shift", shift)], f"exit_{layer}_unshifted"
             )
         renamed = {
-            hidden[last]: source,
-            weight: graph.constant(f"exit_{layer}_weight", np.ascontiguousarray(own_weight.T)),
-            bias: graph.constant(f"exit_{layer}_bias", own_bias),
+            self._last: source,
+            self._weight: graph.constant(f"exit_{layer}_weight", np.ascontiguousarray(head[0].T)),
+            self._bias: graph.constant(f"exit_{layer}_bias", head[1]),
             "logits": f"exit_{layer}",
         }
-        for node in tail:
+        for node in self._nodes:
             renamed.update({name: f"exit_{layer}_{name}" for name in node.output if name not in renamed})
-        for node in tail:
+        for node in self._nodes:
             attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
             graph.define(
                 node.op_type,
@@ -78,12 +106,23 @@ def attach_exits(
                 domain=node.domain,
                 **attributes,
             )
-    shape = ["batch", len(head[1])]
-    extended = graph.extend_outputs(
-        [helper.make_tensor_value_info(f"exit_{layer}", TensorProto.FLOAT, shape) for layer in exits]
-    )
-    onnx.checker.check_model(extended)
-    return extended
+
+
+def _mean_of_decisions(graph: EditableGraph, source: str, layer: int, head: Affine) -> None:
+    """Add a head on the mean over the tokens that the mask keeps: the mean of its values for each token, being affine.
+
+    In this order no kernel depends on the batch: the head sees rows of tokens, never a single row (see `isolation`),
+    and the mean is a product of each text's own.
+    """
+    name = f"exit_{layer}"
+    axis, one = graph.constant("exit_axis", np.array([1], np.int64)), graph.constant("exit_one", np.float32(1))
+    mask = graph.define("Cast", ["attention_mask"], f"{name}_mask", to=1)
+    count = graph.define("Max", [graph.define("ReduceSum", [mask, axis], f"{name}_sum", keepdims=1), one], f"{name}_n")
+    shares = graph.define("Unsqueeze", [graph.define("Div", [mask, count], f"{name}_share"), axis], f"{name}_shares")
+    weight = graph.constant(f"{name}_weight", np.ascontiguousarray(head[0].T))
+    values = graph.define("MatMul", [source, weight], f"{name}_values")
+    mean = graph.define("Squeeze", [graph.define("MatMul", [shares, values], f"{name}_row"), axis], f"{name}_mean")
+    graph.define("Add", [mean, graph.constant(f"{name}_bias", head[1])], name)
 
 
 def hidden_names(model: onnx.ModelProto) -> dict[int, str]:
@@ -157,11 +196,14 @@ def _stage(
 def _measure_sequence_on(graph: EditableGraph, outputs: Sequence[str], hidden: str) -> None:
     """Let whoever asks an earlier layer for the number of tokens ask the hidden states: no layer is kept for that.
 
-    The mask of fused attention takes it from the first layer's query, [batch, sequence, features] like these.
+    The mask of fused attention takes it from the first layer's query, [batch, sequence, features] like these. (That of
+    a last layer for the first token only asks its own query, which has fewer tokens and is in the stage anyway.)
     """
-    for node in graph.nodes(outputs):
+    nodes = graph.nodes(outputs)
+    own = {name for node in _depending(nodes, hidden) for name in node.output}
+    for node in nodes:
         places = {entry.name: entry.i for entry in node.attribute}
-        if node.op_type == "Shape" and places == {"start": 1, "end": 2}:
+        if node.op_type == "Shape" and places == {"start": 1, "end": 2} and node.input[0] not in own:
             node.input[0] = hidden
 
 

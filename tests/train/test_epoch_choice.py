@@ -15,6 +15,7 @@ from edgewren.errors import UsageError
 from edgewren_train import lora
 from edgewren_train.epoch_watch import EpochWatch
 from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.prediction import predict_logits
 
 TEXTS, LABELS = tiny_models.toy_texts(60)
 SETTINGS = [
@@ -101,7 +102,7 @@ def test_best_weights_are_those_that_gave_the_best_score(base):
     watch = EpochWatch(ids[40:], labels[40:], patience=1)
     recipe = LoraRecipe(epochs=6, batch_size=16, learning_rate=5e-2, precision="fp32")
     fitted = lora.fit(base, ids[:40], labels[:40], recipe, watch=watch)
-    logits = lora.predict_logits(fitted.model, ids[40:]).astype(float)
+    logits = predict_logits(fitted.model, ids[40:]).astype(float)
     shifted = logits - logits.max(axis=1, keepdims=True)
     loss = -(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))[range(20), labels[40:]].mean()
     assert loss == pytest.approx(watch.best.loss, abs=1e-5)
@@ -159,7 +160,7 @@ def test_balanced_weights_find_the_rare_class(base):
         recipe = LoraRecipe(epochs=3, batch_size=16, learning_rate=1e-2, precision="fp32", class_weights=weights)
         fitted = lora.fit(base, ids, labels, recipe)
         found[weights] = float(
-            (lora.predict_logits(fitted.model, ids)[:, 0] - lora.predict_logits(fitted.model, ids)[:, 1]).mean()
+            (predict_logits(fitted.model, ids)[:, 0] - lora.predict_logits(fitted.model, ids)[:, 1]).mean()
         )
     assert found["balanced"] > found["none"], "leans more to the rare class"
 

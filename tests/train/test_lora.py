@@ -9,7 +9,8 @@ import torch
 
 from edgewren.errors import InputError, InvariantError, UsageError
 from edgewren_train import lora
-from edgewren_train.lora import LoraRecipe, load_base, predict_logits, train
+from edgewren_train.lora import LoraRecipe, load_base, train
+from edgewren_train.prediction import predict_logits
 from edgewren_train.target_modules import check_target_modules, default_target_modules
 
 RECIPE = LoraRecipe(epochs=2, batch_size=16, learning_rate=1e-2, precision="fp32")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _MINIMUM_ROWS_PER_LABEL = 2
 _DEFAULT_SPLIT = "validation:0.2"
+_EXITS_SPLIT = "folds:5"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,19 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_common(ridge)
     add_ridge_options(ridge)
     _add_depth(ridge)
-    ridge.add_argument(
-        "--exits",
-        metavar="auto|K,L",
-        help="let texts that are sure leave after these layers (0: the embeddings; auto: 0 and each third); export "
-        "then adds variants that compute in stages",
-    )
-    ridge.add_argument(
-        "--exit-difference",
-        type=float,
-        default=0.01,
-        metavar="P",
-        help="share of labels that may differ from the full model's, proved at 95 %% confidence (default: 0.01)",
-    )
+    _add_exits(ridge)
     ridge.add_argument("--no-cache", action="store_true", help="embed anew, and keep nothing on disk")
     ridge.set_defaults(run=_run_ridge, extra="train")
 
@@ -68,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_common(lora)
     _add_depth(lora)
+    _add_exits(lora)
     lora_options.add_settings(lora)
     lora_options.add_validation(lora)
     lora.add_argument(
@@ -83,8 +73,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--calibrate",
         metavar="SPEC",
         help="rows held out for an honest score and the temperature: validation:F (default, F = 0.2: one more training "
-        "on the rest of the rows), folds:N (N more trainings; what an ensemble needs) or none (default with "
-        "--max-steps)",
+        "on the rest of the rows), folds:N (N more trainings; what an ensemble needs, and with N = 5 the default with "
+        "--exits) or none (default with --max-steps)",
     )
     lora.add_argument("--max-steps", type=int, default=None, metavar="N", help="stop after N steps (for timing)")
     lora.set_defaults(run=_run_lora, extra="train")
@@ -100,6 +90,22 @@ def _add_depth(parser: argparse.ArgumentParser) -> None:
         metavar="K|auto",
         help="keep the encoder's first K layers; auto: as few as are within one standard error of the best "
         "(default: all)",
+    )
+
+
+def _add_exits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--exits",
+        metavar="auto|K,L",
+        help="let texts that are sure leave after these layers (0: the embeddings; auto: 0 and each third); export "
+        "then adds variants that compute in stages",
+    )
+    parser.add_argument(
+        "--exit-difference",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="share of labels that may differ from the full model's, proved at 95 %% confidence (default: 0.01)",
     )
 
 
@@ -182,11 +188,13 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 
 def _run_lora(args: argparse.Namespace) -> int:
-    from edgewren_train.depth_run import parse_depth
+    from edgewren_train.depth_run import parse_depth, parse_exits
     from edgewren_train.lora_run import run_lora
     from edgewren_train.out_of_fold import Split
 
-    split = Split.parse(args.calibrate or (_DEFAULT_SPLIT if args.max_steps is None else "none"))
+    exits = parse_exits(args.exits, args.exit_difference)
+    usual = _EXITS_SPLIT if exits is not None else _DEFAULT_SPLIT if args.max_steps is None else "none"
+    split = Split.parse(args.calibrate or usual)
     recipe = lora_options.recipe(args)
     choosing = lora_options.choosing(args)
     warning = lora_options.sweep_warning(args)
@@ -202,6 +210,7 @@ def _run_lora(args: argparse.Namespace) -> int:
         normaliser=args.normaliser,
         split=split,
         depth=parse_depth(args.depth),
+        exits=exits,
         test=test,
         device=torch_device(args.device),
         say=say,

@@ -26,6 +26,7 @@ from edgewren_train.depth_run import shallowest_as_good
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import PairedTest, holm, mean_score, paired_test
+from edgewren_train.prediction import predict_logits
 from edgewren_train.run_log import RunLog
 
 logger = logging.getLogger(__name__)
@@ -349,7 +350,7 @@ def _judge_lora(
         seconds = time.perf_counter() - start
         held_out = fold.held_out.tolist()
         start = time.perf_counter()
-        logits = lora.predict_logits(fitted.model, [ids[row] for row in held_out])
+        logits = predict_logits(fitted.model, [ids[row] for row in held_out])
         predicting = time.perf_counter() - start
         if not records.cost:
             records.add_cost(len(held_out) / max(predicting, 1e-9), fitted.total, 4 * fitted.total)

@@ -94,7 +94,7 @@ def choose_depth(
     counted = min(folds if folds >= 2 else _FOLDS, *(data.labels.count(name) for name in data.classes))
     if counted < 2:
         raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
-    true = _indices(data)
+    true = class_indices(data)
     losses = {}
     for candidate in range(1, layers + 1):
         say(f"cross-validating {candidate} of {layers} layers")
@@ -197,16 +197,17 @@ def fit_exit_plan(
         heads,
         logits,
         held_out.logits,
-        _indices(data)[held_out.rows],
+        class_indices(data)[held_out.rows],
         whole,
         allowed=plan.allowed,
         confidence=plan.confidence,
         calibrated=calibrated,
     )
-    say(found.as_text() if found else "early exit: no text may leave within the bound; the model has no exits")
+    say(early.as_text(found))
     return found
 
 
-def _indices(data: LabelledTexts) -> NDArray[np.int64]:
+def class_indices(data: LabelledTexts) -> NDArray[np.int64]:
+    """Return the class of each text, int64 [n]."""
     index_of = {name: index for index, name in enumerate(data.classes)}
     return np.array([index_of[name] for name in data.labels])

@@ -14,6 +14,7 @@ from edgewren_train import lora
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
 from edgewren_train.folds import one_split
 from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.prediction import predict_logits
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def choose_epochs(
             progress=progress,
             watch=watch,
         )
-        predicted = lora.predict_logits(fitted.model, watch.ids).argmax(axis=1)
+        predicted = predict_logits(fitted.model, watch.ids).argmax(axis=1)
         one = Tried(
             seed, watch.best, tuple(watch.scores), tuple(held_out.tolist()), tuple(predicted.tolist()), len(train)
         )

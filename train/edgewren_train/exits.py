@@ -1,4 +1,4 @@
-"""Early exits of a ridge model: heads after earlier layers, and thresholds with a bound on the labels that differ.
+"""Early exits of a model: ridge heads after earlier layers, and thresholds with a bound on the labels that differ.
 
 A text leaves where its two largest decision values are further apart than a threshold t, the same after every layer:
 all heads estimate the same +1 or -1, and one number leaves one fixed sequence to test. From a t at which nobody leaves,
@@ -90,12 +90,16 @@ class Exits:
             ],
         }
 
-    def as_text(self) -> str:
-        left = ", ".join(f"{entry.share:.1%} after layer {entry.layer}" for entry in self.exits)
-        return (
-            f"early exit on {self.rows:,} rows out of fold: {left}; {self.differing} labels differ from the full "
-            f"model's, at most {self.bound:.2%} at {self.confidence:.0%} confidence (allowed: {self.allowed:.2%})"
-        )
+
+def as_text(found: Exits | None) -> str:
+    """Return what people are told of a model's exits, or of there being none."""
+    if found is None:
+        return "early exit: no text may leave within the bound; the model has no exits"
+    left = ", ".join(f"{entry.share:.1%} after layer {entry.layer}" for entry in found.exits)
+    return (
+        f"early exit on {found.rows:,} rows out of fold: {left}; {found.differing} labels differ from the full "
+        f"model's, at most {found.bound:.2%} at {found.confidence:.0%} confidence (allowed: {found.allowed:.2%})"
+    )
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,22 @@ def default_layers(depth: int) -> tuple[int, ...]:
     return tuple(sorted({0, max(1, depth // 3), max(1, 2 * depth // 3)} - {depth}))
 
 
+def check_rows(rows: int, *, allowed: float = ALLOWED, confidence: float = CONFIDENCE) -> None:
+    """Refuse what no search can prove.
+
+    Raises:
+        UsageError: allowed or confidence out of range, or too few rows to prove anything.
+    """
+    if not 0 < allowed < 1 or not 0 < confidence < 1:
+        raise UsageError(f"allowed is {allowed} and confidence {confidence}, expected numbers between 0 and 1.")
+    needed = int(np.ceil(np.log(1 - confidence) / np.log(1 - allowed)))
+    if rows < needed:
+        raise UsageError(
+            f"{rows} rows out of fold cannot prove that at most {allowed:.1%} of labels differ: {needed} or more can. "
+            "Train on more rows, allow more with --exit-difference, or leave --exits out."
+        )
+
+
 def find_threshold(
     logits: Mapping[int, NDArray[np.floating[Any]]],
     full: NDArray[np.floating[Any]],
@@ -149,15 +169,8 @@ def find_threshold(
     """
     from scipy.stats import beta, binom
 
-    if not 0 < allowed < 1 or not 0 < confidence < 1:
-        raise UsageError(f"allowed is {allowed} and confidence {confidence}, expected numbers between 0 and 1.")
     rows = len(full)
-    needed = int(np.ceil(np.log(1 - confidence) / np.log(1 - allowed)))
-    if rows < needed:
-        raise UsageError(
-            f"{rows} rows out of fold cannot prove that at most {allowed:.1%} of labels differ: {needed} or more can. "
-            "Train on more rows, allow more with --exit-difference, or leave --exits out."
-        )
+    check_rows(rows, allowed=allowed, confidence=confidence)
     order = sorted(logits)
     apart = np.stack([margins(np.asarray(logits[layer], np.float64)) for layer in order])
     differs = np.stack([logits[layer].argmax(axis=1) != full.argmax(axis=1) for layer in order])

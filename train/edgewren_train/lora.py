@@ -20,12 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren import batching
 from edgewren.errors import InvariantError
 from edgewren.text import TextTokenizer
 from edgewren_train.cheap_steps import cheap_steps
 from edgewren_train.depth import cut_layers
-from edgewren_train.embedding import TORCH_TOKENS_PER_BATCH
 from edgewren_train.encoders import (
     TokenizerFiles,
     checked_max_length,
@@ -38,6 +36,7 @@ from edgewren_train.encoders import (
 )
 from edgewren_train.epoch_watch import EpochWatch
 from edgewren_train.lora_recipe import LoraRecipe as LoraRecipe  # noqa: PLC0414  callers name lora.LoraRecipe
+from edgewren_train.prediction import predict_logits
 from edgewren_train.target_modules import adapted_layers, check_target_modules, default_target_modules
 
 logger = logging.getLogger(__name__)
@@ -338,21 +337,6 @@ def _weighted_loss(labels: Sequence[int], classes: int, weighting: str) -> Calla
         return torch.nn.functional.cross_entropy(logits, targets, weight=weights.to(logits.device))
 
     return loss
-
-
-def predict_logits(model: Any, ids: Sequence[Sequence[int]], *, device: str = "cpu") -> NDArray[np.float32]:
-    """Return logits, float32 [n, classes], of token rows, computed in equal-length batches."""
-    import torch
-
-    rows, inverse = batching.distinct(ids)
-    model = model.to(device).eval()
-    out = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    for batch in batching.plan([len(row) for row in rows], TORCH_TOKENS_PER_BATCH):
-        input_ids = torch.tensor([rows[index] for index in batch], dtype=torch.long, device=device)
-        with torch.inference_mode():
-            logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits
-        out[batch] = logits.float().cpu().numpy()
-    return out[inverse]
 
 
 def _module_to_train(parameter: str) -> str:

@@ -15,10 +15,14 @@ from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import lora
 from edgewren_train.calibration import calibrate
-from edgewren_train.depth_run import Depth, choose_depth_with_ridge
+from edgewren_train.depth import layers_of
+from edgewren_train.depth_run import Depth, ExitPlan, choose_depth_with_ridge
 from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
+from edgewren_train.lora_exits import LoraExits
+from edgewren_train.lora_exits import check as check_exits
 from edgewren_train.model import save_lora
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
+from edgewren_train.prediction import predict_logits
 from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions
 
 logger = logging.getLogger(__name__)
@@ -34,6 +38,7 @@ def run_lora(
     normaliser: str = "http",
     split: Split | None = None,
     depth: Depth = None,
+    exits: ExitPlan | None = None,
     test: LabelledTexts | None = None,
     device: str = "cpu",
     say: Say = logger.info,
@@ -47,7 +52,13 @@ def run_lora(
 
     Args:
         depth: layers of the encoder to keep; "auto" chooses with a ridge head, in seconds.
+        exits: after which layers texts may leave early; needs a split into folds.
+
+    Raises:
+        UsageError: exits without folds, or an option out of range.
     """
+    if exits is not None:
+        check_exits(exits, split, len(data.texts))
     depth_kept, chosen = None, dict[str, Any]()
     if depth is not None:
         depth_kept, chosen = choose_depth_with_ridge(
@@ -61,6 +72,8 @@ def run_lora(
 
     base = base_of(recipe.seed)
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
+    ids = base.tokenizer.encode(data.texts).ids
+    leaving = LoraExits(exits, len(layers_of(base.model)), data, ids) if exits is not None else None
     judge = _Judge.of(base, data, test, recipe.seed)
     evaluations: dict[str, Evaluation] = {}
     choice: EpochChoice | None = None
@@ -73,7 +86,7 @@ def run_lora(
         return lora.train(base, texts, indices, recipe, device=device, progress=show_progress, announce=announce)
 
     temperature, account = 1.0, dict[str, Any]()
-    held_out = _lora_out_of_fold(base, data, split, recipe.seed, fitted, say) if split is not None else None
+    held_out = _lora_out_of_fold(ids, data, split, recipe.seed, fitted, leaving, say) if split is not None else None
     if held_out is not None:
         evaluations[held_out.name] = evaluate_held_out(held_out, data, recipe.seed)
         temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
@@ -81,10 +94,11 @@ def run_lora(
         evaluations.update([_evaluate_validation(choice, data)])
     evaluations[f"{judge.where}, before training"] = judge.evaluate(judge.predict(base.model))
     if choosing is not None and not choosing.refit:
-        result = lora.merge(base, kept, base.tokenizer.encode(data.texts).ids)
+        result = lora.merge(base, kept, ids)
     else:
         result = fitted(data.texts, data.labels, say)
     say(_as_text(result))
+    left = leaving.finish(result.model, held_out, say=say) if leaving is not None and held_out is not None else None
     after = judge.predict(result.model)
     evaluations[judge.where] = judge.evaluate(after)
     _warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
@@ -93,6 +107,7 @@ def run_lora(
         **{key: value for key, value in asdict(recipe).items() if value is not None},
         "recipe": "lora",
         "depth": chosen,
+        "exits": left.as_dict() if left else {},
         **_training_facts(result, choice),
         "calibration": account,
         "libraries": library_versions(),
@@ -101,7 +116,8 @@ def run_lora(
     summary = Summary(str(output), "lora", data.classes, headline, evaluations, training)
     description = summary.describe(base, normaliser=normaliser, temperature=temperature)
     rows = list(zip(data.texts, data.labels, strict=True))
-    save_lora(output, description, base.files, result.model, rows, held_out)
+    heads = {entry.layer: entry.head for entry in left.exits} if left else {}
+    save_lora(output, description, base.files, result.model, rows, held_out, heads)
     return summary
 
 
@@ -142,27 +158,29 @@ class _Judge:
         return cls(rows, where, base.tokenizer.encode(rows.texts).ids, data.classes, seed)
 
     def predict(self, model: Any) -> list[str]:
-        return [self.classes[index] for index in lora.predict_logits(model, self.ids).argmax(axis=1)]
+        return [self.classes[index] for index in predict_logits(model, self.ids).argmax(axis=1)]
 
     def evaluate(self, predicted: Sequence[str]) -> Evaluation:
         return evaluate(self.rows.labels, predicted, self.classes, seed=self.seed)
 
 
 def _lora_out_of_fold(
-    base: lora.LoraBase,
+    ids: Sequence[Sequence[int]],
     data: LabelledTexts,
     split: Split,
     seed: int,
     fitted: Callable[[Sequence[str], Sequence[str], Say], lora.LoraResult],
+    leaving: LoraExits | None,
     say: Say,
 ) -> OutOfFold:
     """Train once per part on the rows outside it, and return the logits of those inside."""
-    ids = base.tokenizer.encode(data.texts).ids
 
     def logits_of(training: Any, rows: Any) -> Any:
         say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")
         result = fitted([data.texts[row] for row in training], [data.labels[row] for row in training], logger.info)
-        return lora.predict_logits(result.model, [ids[row] for row in rows])
+        if leaving is not None:
+            leaving.hold_out(result.model, training, rows)
+        return predict_logits(result.model, [ids[row] for row in rows])
 
     return hold_out(data.labels, split, seed, logits_of)
 

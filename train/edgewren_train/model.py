@@ -4,7 +4,7 @@ model.json                what it is: kind, labels, max length, normaliser, enco
 tokenizer.json …          clean tokenizer files, the normaliser inside
 encoder/                  ridge: the sentence-transformers model
 head.safetensors          ridge, static: mean, scale, coef, intercept (float64)
-exits.safetensors         ridge, where it has early exits: the same four of each, K.mean … after layer K
+exits.safetensors         where a model has early exits: the same four of each exit's head, K.mean … after layer K
 tokens.safetensors        static: the vector of each vocabulary entry (float32); encoder.json: the encoder's config.json
 distilled.safetensors     static, where it was distilled: scale, coef, intercept (float64)
 classifier/               lora: the merged transformers model
@@ -90,11 +90,7 @@ def save_ridge(
     def write(target: Path) -> None:
         encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
         _write_tensors(target / "head.safetensors", _head_tensors(head))
-        if exits:
-            tensors = {
-                f"{layer}.{name}": value for layer, own in exits.items() for name, value in _head_tensors(own).items()
-            }
-            _write_tensors(target / "exits.safetensors", tensors)
+        _write_exits(target, exits)
 
     _save(folder, description, files, rows, out_of_fold, write)
 
@@ -136,17 +132,27 @@ def save_lora(
     model: Any,
     rows: Sequence[tuple[str, str]],
     out_of_fold: OutOfFold | None = None,
+    exits: Mapping[int, RidgeHead] | None = None,
 ) -> None:
-    """Write a merged LoRA model, a transformers AutoModelForSequenceClassification."""
+    """Write a merged LoRA model, a transformers AutoModelForSequenceClassification, and its early exits' heads."""
 
     def write(target: Path) -> None:
         model.save_pretrained(target / "classifier", safe_serialization=True)
+        _write_exits(target, exits)
 
     _save(folder, description, files, rows, out_of_fold, write)
 
 
 def _head_tensors(head: RidgeHead) -> dict[str, NDArray[Any]]:
     return {"mean": head.mean, "scale": head.scale, "coef": head.coef, "intercept": head.intercept}
+
+
+def _write_exits(target: Path, exits: Mapping[int, RidgeHead] | None) -> None:
+    if exits:
+        tensors = {
+            f"{layer}.{name}": value for layer, own in exits.items() for name, value in _head_tensors(own).items()
+        }
+        _write_tensors(target / "exits.safetensors", tensors)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
