@@ -38,7 +38,7 @@ demo-train: $(VENV)/.ready ## train on the sample posts, export, score a second 
 artifacts: $(VENV)/.ready ## train and export the default bundles from DATA; see artifacts/README.md
 	$(BIN)/edgewren train ridge $(TRAINED_ON) --exits auto --output build/media-bias-ridge --force
 	$(BIN)/edgewren export build/media-bias-ridge --precision int8 --notes artifacts/notes-ridge.md --output $(BUNDLES)/media-bias-ridge --force
-	$(BIN)/edgewren train lora $(TRAINED_ON) --output build/media-bias-lora --force
+	$(BIN)/edgewren train lora $(TRAINED_ON) --exits auto --output build/media-bias-lora --force
 	$(BIN)/edgewren export build/media-bias-lora --precision int8 --notes artifacts/notes-lora.md --output $(BUNDLES)/media-bias-lora --force
 
 test: check $(VENV)/.ready $(CPU_VENV)/.ready ## everything: checks, then all tests

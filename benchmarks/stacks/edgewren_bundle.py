@@ -61,5 +61,5 @@ def _predict(bundle: Path, variant: str | None) -> Labeller:
         return Classifier.load(bundle, device="cpu", variant=variant).predict
     except BundleError as error:
         raise UnavailableError(
-            f"{error} (int8 is proved on 1,000 texts or more, exits are the ridge recipe's)"
+            f"{error} (int8 is proved on 1,000 texts or more, exits are asked for in training)"
         ) from error

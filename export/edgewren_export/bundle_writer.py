@@ -11,7 +11,6 @@ from typing import Any
 
 import edgewren
 from edgewren.bundle import Bundle, check_content
-from edgewren.errors import UsageError
 from edgewren.folders import written_whole
 from edgewren.manifest import MANIFEST, File, Manifest, StageFile, Variant
 from edgewren_export.built import Built
@@ -26,20 +25,6 @@ _PLACES = {
 """File and device of each precision."""
 
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "skl2onnx", "scikit-learn", "tokenizers")
-
-
-def check_target(target: Path, *, force: bool) -> None:
-    """Refuse a folder that must not be overwritten.
-
-    Raises:
-        UsageError: it exists and `force` is not set, or it is no bundle.
-    """
-    if not target.exists():
-        return
-    if not force:
-        raise UsageError(f"{target} exists. Choose another --output, or overwrite it with --force.")
-    if not (target / MANIFEST).is_file():
-        raise UsageError(f"{target} is not a bundle; --force only overwrites bundles. Choose another --output.")
 
 
 def write_bundle(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewren.errors import UsageError
-from edgewren.manifest import Manifest
+from edgewren.folders import check_replaceable
+from edgewren.manifest import MANIFEST, Manifest
 from edgewren_export import encoder_export, parity, static_export
-from edgewren_export.bundle_writer import check_target, write_bundle
+from edgewren_export.bundle_writer import write_bundle
 from edgewren_export.gate_texts import gate_texts
 from edgewren_export.proof import Proof, Say
 from edgewren_export.trained_model import read_trained_model
@@ -59,7 +60,7 @@ def export(
     if unknown or not precisions:
         raise UsageError(f"precision {', '.join(unknown) or '(none)'} is unknown. Expected: {', '.join(PRECISIONS)}.")
     target = Path(output).absolute()
-    check_target(target, force=force)
+    check_replaceable(target, what="a bundle", marked_by=MANIFEST, force=force)
     model = read_trained_model(model_folder)
     checked_on = gate_texts(model, texts, say)
     if "int8" in precisions:

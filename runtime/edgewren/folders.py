@@ -8,7 +8,26 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgewren.errors import OutputError
+from edgewren.errors import OutputError, UsageError
+
+
+def check_replaceable(target: Path, *, what: str, marked_by: str, force: bool, option: str = "--output") -> None:
+    """Refuse a folder that must not be replaced.
+
+    Args:
+        what: what may be replaced, such as "a bundle".
+        marked_by: the file that tells one.
+        option: how to name another folder.
+
+    Raises:
+        UsageError: it exists and `force` is not set, or it is something else (a link, too).
+    """
+    if not target.exists() and not target.is_symlink():
+        return
+    if not force:
+        raise UsageError(f"{target} exists already. Use --force to replace it, or choose another {option}.")
+    if target.is_symlink() or not (target / marked_by).is_file():
+        raise UsageError(f"{target} is not {what}, so it is not replaced. Choose another {option}.")
 
 
 @contextlib.contextmanager

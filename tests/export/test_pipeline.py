@@ -174,7 +174,7 @@ def test_gates_take_given_texts_instead_of_the_training_texts(train_model, tmp_p
     result = export(train_model("ridge"), tmp_path / "bundle", texts=texts, say=said.append)
     assert result.manifest.parity["gate_texts"] == 30
     assert any("parity is checked on 30 texts" in line for line in said)
-    with pytest.raises(UsageError, match=r"bundle exists.*--force"):
+    with pytest.raises(UsageError, match=r"bundle exists already.*--force"):
         export(train_model("ridge"), tmp_path / "bundle")
     before = result.manifest.created
     again = export(train_model("ridge"), tmp_path / "bundle", force=True)
@@ -188,7 +188,7 @@ def test_gates_take_given_texts_instead_of_the_training_texts(train_model, tmp_p
 def test_folder_that_is_no_bundle_is_never_overwritten(train_model, tmp_path, force):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="only overwrites bundles" if force else "--force"):
+    with pytest.raises(UsageError, match="not a bundle, so it is not replaced" if force else "--force"):
         export(train_model("ridge"), tmp_path / "thesis", force=force)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
 

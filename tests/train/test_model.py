@@ -100,9 +100,9 @@ def test_failing_disk_leaves_nothing_behind_and_the_old_model_whole(
 
 
 def test_existing_folder_needs_force_and_must_be_a_model(tmp_path):
-    with pytest.raises(UsageError, match="exists. Choose another --output, or overwrite it with --force"):
+    with pytest.raises(UsageError, match="exists already. Use --force to replace it, or choose another --output"):
         check_output(tmp_path, force=False)
-    with pytest.raises(UsageError, match="--force only overwrites those"):
+    with pytest.raises(UsageError, match="is not a trained model, so it is not replaced"):
         check_output(tmp_path, force=True)
     (tmp_path / "model.json").write_text("{}")
     check_output(tmp_path, force=True)

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.errors import InvariantError, OutputError, UsageError
-from edgewren.folders import written_whole
+from edgewren.errors import InvariantError, OutputError
+from edgewren.folders import check_replaceable, written_whole
 from edgewren_train.distillation import Distilled
 from edgewren_train.encoders import TokenizerFiles
 from edgewren_train.out_of_fold import OutOfFold
@@ -59,13 +59,7 @@ def check_output(folder: Path, *, force: bool) -> None:
         UsageError: the folder exists and `force` is not set, or it is not something that edgewren wrote.
         OutputError: its parent cannot be written to.
     """
-    if folder.exists():
-        if not force:
-            raise UsageError(f"{folder} exists. Choose another --output, or overwrite it with --force.")
-        if not (folder / "model.json").is_file():
-            raise UsageError(
-                f"{folder} is not a trained model; --force only overwrites those. Choose another --output."
-            )
+    check_replaceable(folder, what="a trained model", marked_by="model.json", force=force)
     parent = folder.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,13 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, BundleHashError, InputError, MissingDependencyError, OutputError, UsageError
-from edgewren.folders import move_into_place
+from edgewren.folders import check_replaceable, move_into_place
 from edgewren.manifest import MANIFEST, Manifest
 
 _MAXIMUM_MANIFEST_BYTES = 16 * 2**20
@@ -62,7 +63,8 @@ def pull(
     """
     repository, revision = parse_name(name)
     target = Path(output)
-    _check_target(target, force=force)
+    check_free = partial(check_replaceable, target, what="a bundle", marked_by=MANIFEST, force=force, option="folder")
+    check_free()
     hub = _huggingface_hub()
 
     def fetch(file: str, at: str | None) -> Path:
@@ -94,7 +96,9 @@ def pull(
             bundle = Bundle.open(folder)
             for file in bundle.names():
                 bundle.read(file)  # compares size and hash
-            _check_target(target, force=force)  # once more: fetching takes a while
+            check_replaceable(
+                target, what="a bundle", marked_by=MANIFEST, force=force, option="folder"
+            )  # once more: fetching takes a while
             move_into_place(folder, target, aside=folder.with_name("replaced"))
     except OSError as error:
         if isinstance(error, (BundleError, InputError)):
@@ -201,12 +205,3 @@ def _bytes_of(path: Path, limit: int) -> bytes:
     if size > limit:
         raise BundleError(f"{path.name} has {size} bytes, more than the {limit} expected.")
     return path.read_bytes()
-
-
-def _check_target(target: Path, *, force: bool) -> None:
-    if not target.exists() and not target.is_symlink():
-        return
-    if not force:
-        raise UsageError(f"{target} exists already. Use --force to replace it, or name another folder.")
-    if not target.is_dir() or target.is_symlink() or not (target / MANIFEST).is_file():
-        raise UsageError(f"{target} is not a bundle, so it is not replaced. Name another folder.")
