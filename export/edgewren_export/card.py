@@ -56,7 +56,7 @@ Each figure with its 95 % bootstrap interval.
 ## Calibration
 
 {_calibration(training.get("calibration"), manifest)}
-
+{_early_exit(training.get("exits"), manifest)}
 ## Parity of the export
 
 {table(manifest.parity.get("stages", []))}
@@ -125,6 +125,23 @@ def _calibration(account: Any, manifest: Manifest) -> str:
             named = f"{band['threshold']:.2f}" if band["threshold"] else "none"
             lines.append(f"| {named} | {band['coverage']:.1%} | {_interval(band['accuracy'])} |")
     return "\n".join(lines)
+
+
+def _early_exit(promise: Any, manifest: Manifest) -> str:
+    """Return a section on the variants in stages, where there are any."""
+    staged = [name for name, variant in manifest.variants.items() if variant.stages]
+    if not promise or not staged:
+        return ""
+    left = ", ".join(f"{stage['share']:.1%} after layer {stage['layer']}" for stage in promise["stages"])
+    whole = ", ".join(f"`{name}`" for name in manifest.variants if name not in staged and f"{name}_exit" in staged)
+    return (
+        f"\n## Early exit\n\nIn {', '.join(f'`{name}`' for name in staged)}, which a CPU takes by default, a text that "
+        f"is sure leaves early: of {promise['rows']:,} rows out of fold {left} of {promise['layers']}. "
+        f"{promise['differing']} of their labels differ from the full model's; for texts like the training texts at "
+        f"most {promise['bound']:.2%} do, with {promise['confidence']:.0%} confidence. Other texts, such as those of "
+        f"another language or no language at all, may differ more. Every text goes through the whole model in {whole} "
+        "(`variant=`, `--variant`).\n"
+    )
 
 
 def _ensemble(verdict: Any) -> str:
