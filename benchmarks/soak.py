@@ -63,7 +63,7 @@ def score_many(classifier: Classifier, count: int, longest_words: int) -> dict[s
         scored += len(scores.logits)
         classifier.predict([f"{scored} alone"])
         most = max(most, resident_mib())
-        for readings, due in ((early, scored <= FLAT_AFTER), (late, scored > max(FLAT_AFTER, count - FLAT_AFTER))):
+        for readings, due in ((early, scored <= FLAT_AFTER), (late, scored > count - FLAT_AFTER)):
             if due:
                 give_back_free_memory()
                 readings.append(resident_mib())
@@ -75,7 +75,7 @@ def score_many(classifier: Classifier, count: int, longest_words: int) -> dict[s
     return {
         "texts": scored,
         "mib_within_10000": statistics.median(early),
-        "mib_within_the_last_10000": statistics.median(late or early),
+        "mib_within_the_last_10000": statistics.median(late),
         "mib_at_most": most,
     }
 
@@ -104,6 +104,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant")
     arguments = parser.parse_args()
+    if arguments.texts < 2 * FLAT_AFTER:
+        parser.error(
+            f"--texts takes numbers from {2 * FLAT_AFTER:,}: the first {FLAT_AFTER:,} are compared with the last"
+        )
     options: dict[str, object] = {"device": "cpu", "threads": arguments.threads, "variant": arguments.variant}
 
     lives = live_and_die(arguments.bundle, arguments.cycles, options)

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import staged_models
 import tiny_models
 
 from edgewren import Classifier
@@ -43,15 +44,6 @@ def exit_bundle(exit_model, tmp_path_factory):
     return export(exit_model, tmp_path_factory.mktemp("bundle") / "b").folder
 
 
-def staged_session(folder, variant="fp32_exit", thresholds=None) -> StagedSession:
-    bundle = Bundle.open(folder)
-    entry = bundle.manifest.variants[variant].stages
-    values = thresholds or [stage.threshold for stage in entry]
-    return StagedSession.of(
-        [Stage(bundle.read(s.file), s.layer, value) for s, value in zip(entry, values, strict=True)]
-    )
-
-
 def test_default_on_a_cpu_lets_texts_leave_and_says_where(exit_bundle):
     classifier = Classifier.load(exit_bundle)
     assert classifier.variant == "fp32_exit"
@@ -66,14 +58,14 @@ def test_default_on_a_cpu_lets_texts_leave_and_says_where(exit_bundle):
 
 def test_nobody_leaving_means_the_whole_model(exit_bundle):
     ids = list(Classifier.load(exit_bundle)._scheduler.tokenizer.encode(TEXTS).ids)
-    logits, layers = exits.answers(staged_session(exit_bundle), ids, complete=True)
+    logits, layers = exits.answers(staged_models.session_of(exit_bundle), ids, complete=True)
     assert set(layers) == {3}
     whole = Classifier.load(exit_bundle, variant="fp32").score(TEXTS).logits
     np.testing.assert_allclose(logits, whole, atol=1e-5)
 
 
 def test_bits_and_layers_never_depend_on_neighbours(exit_bundle):
-    session = staged_session(exit_bundle)
+    session = staged_models.session_of(exit_bundle)
     rng = np.random.default_rng(0)
     ids = rng.integers(5, 90, (70, 9))
     logits, layers = session.answer(ids)
@@ -133,7 +125,7 @@ def test_int8_stages_are_the_int8_model(exit_model, tmp_path, many_texts, monkey
     monkeypatch.setattr(parity, "MOST_F1_LOSS", 0.2)
     folder = export(exit_model, tmp_path / "b", precisions=["int8"], texts=many_texts).folder
     assert Classifier.load(folder).variant == "int8_exit"
-    session = staged_session(folder, "int8_exit")
+    session = staged_models.session_of(folder, "int8_exit")
     classifier = Classifier.load(folder, variant="int8")
     ids = classifier._scheduler.tokenizer.encode(many_texts[:200]).ids
     assert (exits.answers(session, ids, complete=True)[0] == classifier.score(many_texts[:200]).logits).all()

@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import onnx
 import pytest
+import staged_models
 import tiny_models
 
 from edgewren import Classifier
 from edgewren.bundle import Bundle
 from edgewren.cli.main import main
 from edgewren.errors import UsageError
-from edgewren.staged import Stage, StagedSession
 from edgewren.verification import verify
 from edgewren_export import exits, parity
 from edgewren_export.pipeline import export
@@ -49,12 +49,6 @@ def exit_bundle(exit_model, tmp_path_factory):
     return export(exit_model, tmp_path_factory.mktemp("bundle") / "b").folder
 
 
-def staged_session(folder, variant="fp32_exit") -> StagedSession:
-    bundle = Bundle.open(folder)
-    entry = bundle.manifest.variants[variant].stages
-    return StagedSession.of([Stage(bundle.read(s.file), s.layer, s.threshold) for s in entry])
-
-
 def ids_of(folder, texts=TEXTS) -> list[list[int]]:
     return list(Classifier.load(folder)._scheduler.tokenizer.encode(texts).ids)
 
@@ -67,7 +61,7 @@ def check_stages(folder) -> None:
     whole = Classifier.load(folder, variant="fp32").score(TEXTS)
     stayed = scores.layers == 3
     np.testing.assert_allclose(scores.logits[stayed], whole.logits[stayed], atol=1e-5)
-    complete, layers = exits.answers(staged_session(folder), ids_of(folder), complete=True)
+    complete, layers = exits.answers(staged_models.session_of(folder), ids_of(folder), complete=True)
     assert set(layers) == {3}
     np.testing.assert_allclose(complete, whole.logits, atol=1e-5)
 
@@ -97,7 +91,7 @@ def test_neither_bits_nor_exit_depend_on_neighbours_or_threads(exit_bundle):
 
 def test_padding_changes_nothing(exit_bundle):
     """edgewren never pads a transformer's rows; who runs the graph by themselves may."""
-    session = staged_session(exit_bundle)
+    session = staged_models.session_of(exit_bundle)
     first = session._sessions[0]
     row = np.array([ids_of(exit_bundle, ["the mayor and the council"])[0]], dtype=np.int64)
     padded = np.concatenate([row, np.zeros((1, 5), np.int64)], axis=1)
@@ -112,7 +106,9 @@ def test_int8_stages_are_the_int8_model(exit_model, tmp_path, many_texts, monkey
     folder = export(exit_model, tmp_path / "b", precisions=["int8"], texts=many_texts).folder
     assert Classifier.load(folder).variant == "int8_exit"
     classifier = Classifier.load(folder, variant="int8")
-    logits, _ = exits.answers(staged_session(folder, "int8_exit"), ids_of(folder, many_texts[:200]), complete=True)
+    logits, _ = exits.answers(
+        staged_models.session_of(folder, "int8_exit"), ids_of(folder, many_texts[:200]), complete=True
+    )
     assert (logits == classifier.score(many_texts[:200]).logits).all()
 
 
@@ -150,7 +146,7 @@ def test_command_line_holds_out_five_folds_for_exits(tmp_path, monkeypatch):
 def test_exit_on_the_mean_is_its_head_on_the_mean(exit_bundle, exit_model):
     """The gate compares with scikit-learn's, but through the same graph; here the head is applied by hand."""
     entry = exits.read_exits(read_trained_model(exit_model))[0]
-    session = staged_session(exit_bundle)._sessions[0]
+    session = staged_models.session_of(exit_bundle)._sessions[0]
     row = np.array([ids_of(exit_bundle, ["never shame on the market"])[0]], dtype=np.int64)
     logits, hidden = session.call(
         ["logits", f"hidden_{entry.layer}"], {"input_ids": row, "attention_mask": row * 0 + 1}

@@ -68,6 +68,11 @@ class Exits:
     differing: int
     bound: float
 
+    @property
+    def heads(self) -> dict[int, RidgeHead]:
+        """The head of each exit, by layer."""
+        return {entry.layer: entry.head for entry in self.exits}
+
     def as_dict(self) -> dict[str, Any]:
         """Return what model.json and the manifest keep."""
         return {

@@ -22,7 +22,7 @@ from edgewren_train.prediction import layer_means
 from edgewren_train.run_summary import Say
 
 
-def check(plan: ExitPlan, split: Split | None, rows: int) -> None:
+def check_exits(plan: ExitPlan, split: Split | None, rows: int) -> None:
     """Refuse early exits that could not be proved, before anything takes time.
 
     Raises:
@@ -50,26 +50,23 @@ class LoraExits:
     def __init__(self, plan: ExitPlan, depth: int, data: LabelledTexts, ids: Sequence[Sequence[int]]) -> None:
         self._plan, self._depth, self._data, self._ids = plan, depth, data, ids
         self._layers = early.checked_layers(plan.layers or early.default_layers(depth), depth)
-        self._rows: list[NDArray[np.intp]] = []
-        self._logits: dict[int, list[NDArray[np.float64]]] = {layer: [] for layer in self._layers}
+        self._logits = {layer: np.full((len(ids), len(data.classes)), np.nan) for layer in self._layers}
 
     def hold_out(self, model: Any, training: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:
         """Fit heads on the rows that a fold's model was trained on, and keep their logits of those held out."""
         features = layer_means(model, self._ids, self._layers)
-        self._rows.append(held_out)
         for layer, head in self._fit(features, training).items():
-            self._logits[layer].append(head.logits(features[layer][held_out]))
+            self._logits[layer][held_out] = head.logits(features[layer][held_out])
 
     def finish(self, model: Any, held_out: OutOfFold, *, say: Say) -> early.Exits | None:
         """Return the final model's exits: heads fitted on all rows, thresholds proved on those held out.
 
         None, and a word to `say`, where no threshold is proved at which any text leaves.
         """
-        order = np.argsort(np.concatenate(self._rows))
         everything = np.arange(len(self._ids))
         found = early.fit_exits(
             self._fit(layer_means(model, self._ids, self._layers), everything),
-            {layer: np.concatenate(parts)[order] for layer, parts in self._logits.items()},
+            {layer: logits[held_out.rows] for layer, logits in self._logits.items()},
             held_out.logits,
             class_indices(self._data)[held_out.rows],
             self._depth,

@@ -18,8 +18,7 @@ from edgewren_train.calibration import calibrate
 from edgewren_train.depth import layers_of
 from edgewren_train.depth_run import Depth, ExitPlan, choose_depth_with_ridge
 from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
-from edgewren_train.lora_exits import LoraExits
-from edgewren_train.lora_exits import check as check_exits
+from edgewren_train.lora_exits import LoraExits, check_exits
 from edgewren_train.model import save_lora
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 from edgewren_train.prediction import predict_logits
@@ -116,8 +115,7 @@ def run_lora(
     summary = Summary(str(output), "lora", data.classes, headline, evaluations, training)
     description = summary.describe(base, normaliser=normaliser, temperature=temperature)
     rows = list(zip(data.texts, data.labels, strict=True))
-    heads = {entry.layer: entry.head for entry in left.exits} if left else {}
-    save_lora(output, description, base.files, result.model, rows, held_out, heads)
+    save_lora(output, description, base.files, result.model, rows, held_out, left.heads if left else None)
     return summary
 
 

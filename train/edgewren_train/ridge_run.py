@@ -104,8 +104,9 @@ def run_ridge(
     summary = Summary(str(output), "ridge", data.classes, headline, evaluations, training)
     description = summary.describe(encoder, normaliser=normaliser, temperature=temperature)
     rows = list(zip(data.texts, data.labels, strict=True))
-    heads = {entry.layer: entry.head for entry in left.exits} if left else {}
-    save_ridge(output, description, encoder.files, encoder.model.to("cpu"), head, rows, held_out, heads)
+    save_ridge(
+        output, description, encoder.files, encoder.model.to("cpu"), head, rows, held_out, left.heads if left else None
+    )
     return summary
 
 
