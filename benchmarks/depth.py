@@ -22,7 +22,7 @@ COPIES = 20  # a static model does 1,200 tweets in 40 ms: too short to time
 
 def quality(data: LabelledTexts, encoder_spec: str, seed: int) -> None:
     from edgewren.metrics import compare, evaluate
-    from edgewren_train import depth, embedding, exits, ridge, static
+    from edgewren_train import depth, embedding, exit_heads, ridge, static
     from edgewren_train.encoders import load_encoder
 
     encoder = load_encoder(encoder_spec, normaliser="http")
@@ -37,14 +37,10 @@ def quality(data: LabelledTexts, encoder_spec: str, seed: int) -> None:
     full = features[f"{whole} layers"]
     classic = ridge.cross_validate(full, data.labels, **options, alphas=ridge.CLASSIC_GRID, extend=False)
     predicted = {name: held_out.predicted(data.classes) for name, held_out in out.items()}
-    places = exits.default_layers(whole)
-    found = exits.find_threshold(
-        {layer: out[f"{layer} layers"].logits for layer in places}, out[f"{whole} layers"].logits
-    )
-    routes = [*(predicted[f"{layer} layers"] for layer in places), predicted[f"{whole} layers"]]
-    predicted[f"exit after {', '.join(map(str, places))}"] = [
-        routes[place][row] for row, place in enumerate(found.left.tolist())
-    ]
+    heads = exit_heads.ExitHeads(exit_heads.ExitPlan(), encoder.model[0].auto_model, data)
+    earlier = {layer: features[f"{layer} layers"] for layer in heads.layers}
+    exit_heads.hold_out_ridge(heads, earlier, full, ridge.fit, out[f"{whole} layers"], data.labels)
+    predicted[f"exit after {', '.join(map(str, heads.layers))}"] = heads.predicted(out[f"{whole} layers"])
     print(f"| {data.path} | balanced accuracy | against the classic recipe |\n|---|---|---|")
     reference = classic.predicted(data.classes)
     for name, labels in {"classic recipe": reference, **predicted}.items():

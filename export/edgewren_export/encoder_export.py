@@ -45,7 +45,7 @@ def build(model: TrainedModel, texts: GateTexts, precisions: Sequence[str], proo
         name = f"{precision}_exit"
         cut = attached if precision == "fp32" else exits.attach(model, heads, variant.graph, like=fp32.graph)
         staged[name] = variants.in_stages(
-            name, cut, heads, variant, texts, allowed=model.training["exits"]["allowed"], proof=proof
+            name, cut, heads, variant, fp32, texts, allowed=model.training["exits"]["allowed"], proof=proof
         )
         differences[name] = golden.difference(staged[name].session)
     if "fp16" in precisions:

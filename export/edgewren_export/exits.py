@@ -132,12 +132,14 @@ def prove(
     variant: StagedVariant,
     ids: Sequence[Sequence[int]],
     whole: NDArray[np.float32],
+    fp32: NDArray[np.float32],
     allowed: float,
 ) -> dict[str, Any]:
     """Check a staged variant against the whole model in the same precision, and return what the manifest keeps.
 
     Args:
         whole: logits of the same texts by the graph that was not cut.
+        fp32: those of the whole fp32 graph, to tell all that quantising and leaving early change together.
         allowed: share of labels that may differ by training's promise.
 
     Raises:
@@ -161,6 +163,7 @@ def prove(
     return {
         **stage.as_dict(),
         "labels_differing": differing,
+        "labels_differing_from_fp32": int((logits.argmax(axis=1) != fp32.argmax(axis=1)).sum()),
         "left_after_layer": {str(layer): float((layers == layer).mean()) for layer in variant.session.layers},
         "alone_or_in_batch": f"bit-identical ({min(_ALONE, len(ids))} texts, logits and layer)",
     }

@@ -139,6 +139,7 @@ def in_stages(
     attached: onnx.ModelProto,
     heads: Sequence[exits.ExitHead],
     whole: Whole,
+    fp32: Whole,
     texts: GateTexts,
     *,
     allowed: float,
@@ -154,7 +155,7 @@ def in_stages(
         ParityError: the stages disagree with it, or more labels differ than was promised.
     """
     variant = exits.staged(attached, heads)
-    proved = exits.prove(name, variant, texts.ids, whole.logits, allowed)
+    proved = exits.prove(name, variant, texts.ids, whole.logits, fp32.logits, allowed)
     proof.found.setdefault("exits", {})[name] = proved
     proof.say(_as_line(name, proved))
     return variant
@@ -163,6 +164,6 @@ def in_stages(
 def _as_line(name: str, proved: Mapping[str, Any]) -> str:
     left = ", ".join(f"{share:.1%} after layer {layer}" for layer, share in proved["left_after_layer"].items())
     return (
-        f"{name}: {left}; {proved['labels_differing']} of {proved['texts']:,} labels differ from the whole model's; "
-        f"alone and in a batch: {proved['alone_or_in_batch']}"
+        f"{name}: {left}; {proved['labels_differing']} of {proved['texts']:,} labels differ from the whole model's, "
+        f"{proved['labels_differing_from_fp32']} from fp32's; alone and in a batch: {proved['alone_or_in_batch']}"
     )

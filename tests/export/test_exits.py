@@ -19,7 +19,7 @@ from edgewren.verification import verify
 from edgewren_export import exits
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
-from edgewren_train.depth_run import ExitPlan
+from edgewren_train.exit_heads import ExitPlan
 from edgewren_train.ridge_run import run_ridge
 from edgewren_train.ridge_settings import RidgeSettings
 

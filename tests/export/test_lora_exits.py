@@ -20,7 +20,7 @@ from edgewren_export import exits, parity
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
 from edgewren_train import lora_run
-from edgewren_train.depth_run import ExitPlan
+from edgewren_train.exit_heads import ExitPlan
 from edgewren_train.lora import LoraRecipe
 from edgewren_train.lora_run import run_lora
 from edgewren_train.out_of_fold import Split
@@ -125,7 +125,7 @@ def test_exits_are_proved_on_rows_out_of_fold_and_kept(exit_model):
     assert (exit_model / exits.FILE).is_file()
 
 
-@pytest.mark.parametrize(("split", "message"), [(None, "folds:5"), (Split(share=0.2), "folds:5"), (Split(5), "299 or")])
+@pytest.mark.parametrize(("split", "message"), [(None, "folds:5"), (Split(share=0.2), "folds:5"), (Split(5), "598 or")])
 def test_exits_that_cannot_be_proved_are_refused_before_any_work(tmp_path, split, message):
     with pytest.raises(UsageError, match=message):
         run_lora(DATA, tmp_path / "m", encoder_spec="nowhere", recipe=RECIPE, split=split, exits=ExitPlan())
@@ -138,8 +138,8 @@ def test_command_line_holds_out_five_folds_for_exits(tmp_path, monkeypatch):
     for options in (["--exits", "0,2"], ["--exits", "0,2", "--calibrate", "folds:3"], []):
         main(["train", "lora", str(tmp_path / "t.csv"), "--output", str(tmp_path / "m"), *options])
         asked[" ".join(options)] = (asked["exits"], asked["split"])
-    assert asked["--exits 0,2"] == (ExitPlan((0, 2), 0.01), Split(folds=5))
-    assert asked["--exits 0,2 --calibrate folds:3"] == (ExitPlan((0, 2), 0.01), Split(folds=3))
+    assert asked["--exits 0,2"] == (ExitPlan((0, 2), 0.005), Split(folds=5))
+    assert asked["--exits 0,2 --calibrate folds:3"] == (ExitPlan((0, 2), 0.005), Split(folds=3))
     assert asked[""] == (None, Split(share=0.2))
 
 

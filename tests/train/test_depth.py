@@ -11,8 +11,9 @@ import tiny_models
 from edgewren.cli.main import main
 from edgewren.errors import UsageError
 from edgewren_train import depth, embedding
-from edgewren_train.depth_run import ExitPlan, parse_depth, parse_exits
+from edgewren_train.depth_run import parse_depth
 from edgewren_train.encoders import load_encoder
+from edgewren_train.exit_heads import ExitPlan, parse_exits
 
 
 @pytest.fixture(scope="module")

@@ -9,80 +9,106 @@ from scipy.stats import binom
 from edgewren.errors import UsageError
 from edgewren_train import exits
 
+LAYERS = (0, 2, 4)
 
-def simulated(rows: int, seed: int, spread: float = 0.3) -> tuple[dict, np.ndarray]:
-    """Decision values of three heads, each the truth and its own noise, as binary logits."""
+
+def as_logits(decisions: np.ndarray) -> np.ndarray:
+    return np.stack([-decisions / 2, decisions / 2], axis=1)
+
+
+def simulated(rows: int, seed: int, spread: float = 0.3) -> tuple[dict, dict, np.ndarray]:
+    """Decision values of three heads, each the full model's and its own noise, as binary logits; their errors."""
     rng = np.random.default_rng(seed)
     full = rng.normal(scale=0.5, size=rows)
-    shallow = {layer: full + rng.normal(scale=spread * (1 - layer / 6), size=rows) for layer in (0, 2, 4)}
-    as_logits = lambda d: np.stack([-d / 2, d / 2], axis=1)  # noqa: E731
-    return {layer: as_logits(value) for layer, value in shallow.items()}, as_logits(full)
+    errors = {layer: np.full(rows, spread * (1 - layer / 6)) for layer in LAYERS}
+    shallow = {layer: full + rng.normal(scale=errors[layer]) for layer in LAYERS}
+    return {layer: as_logits(value) for layer, value in shallow.items()}, errors, as_logits(full)
+
+
+def differ(t: float, logits: dict, errors: dict, full: np.ndarray) -> np.ndarray:
+    """Which labels differ where texts leave at more than t errors, written down once more, without the search."""
+    labels = full.argmax(axis=1)
+    for layer in reversed(LAYERS):
+        sure = np.abs(logits[layer][:, 1] - logits[layer][:, 0]) > t * errors[layer]
+        labels = np.where(sure, logits[layer].argmax(axis=1), labels)
+    return labels != full.argmax(axis=1)
 
 
 def test_bound_is_clopper_pearsons_and_below_what_is_allowed():
-    logits, full = simulated(1200, 0)
-    found = exits.find_threshold(logits, full)
-    assert found.bound <= 0.01
+    logits, errors, full = simulated(1200, 0)
+    found = exits.find_threshold(logits, errors, full)
+    assert found.bound <= 0.005
+    assert found.differing == differ(found.value, logits, errors, full).sum()
     assert binom.cdf(found.differing, 1200, found.bound) == pytest.approx(0.05, abs=1e-6)
     assert (found.left < 3).mean() > 0.2, "some leave"
 
 
 def test_next_lower_threshold_would_not_be_proved():
-    logits, full = simulated(1200, 1)
-    found = exits.find_threshold(logits, full)
-    lower = found.value - 0.02
-    apart = np.stack([np.abs(logits[layer][:, 1] - logits[layer][:, 0]) for layer in (0, 2, 4)])
-    takes = apart > lower
-    left = np.where(takes.any(axis=0), takes.argmax(axis=0), 3)
-    labels = np.stack([*(logits[layer].argmax(axis=1) for layer in (0, 2, 4)), full.argmax(axis=1)])
-    differing = (labels[left, np.arange(1200)] != full.argmax(axis=1)).sum()
-    assert binom.cdf(differing, 1200, 0.01) > 0.05
+    logits, errors, full = simulated(1200, 1)
+    found = exits.find_threshold(logits, errors, full)
+    assert binom.cdf(differ(found.value, logits, errors, full).sum(), 1200, 0.005) <= 0.05
+    assert binom.cdf(differ(found.value - 0.02, logits, errors, full).sum(), 1200, 0.005) > 0.05
+
+
+def test_heads_that_know_more_let_texts_leave_that_are_less_far_apart():
+    """One t for all heads, but each in errors of its own: the deeper head decides closer to the boundary."""
+    logits, errors, full = simulated(1200, 2)
+    apart = {layer: np.abs(values[:, 1] - values[:, 0]) for layer, values in logits.items()}
+    left = exits.find_threshold(logits, errors, full).left
+    nearest = [apart[layer][left == place].min() for place, layer in enumerate(LAYERS)]
+    assert nearest[0] > 1.3 * nearest[1] > 1.3 * 1.3 * nearest[2]
 
 
 def test_promise_is_broken_in_at_most_one_of_twenty_samples():
-    population, truth = simulated(50_000, 99)
+    population = simulated(50_000, 99)
     broken = 0
     for seed in range(40):
-        logits, full = simulated(600, seed)
-        value = exits.find_threshold(logits, full).value
-        takes = np.stack([np.abs(population[layer][:, 1] - population[layer][:, 0]) for layer in (0, 2, 4)]) > value
-        left = np.where(takes.any(axis=0), takes.argmax(axis=0), 3)
-        labels = np.stack([*(population[layer].argmax(axis=1) for layer in (0, 2, 4)), truth.argmax(axis=1)])
-        broken += (labels[left, np.arange(len(left))] != truth.argmax(axis=1)).mean() > 0.01
+        value = exits.find_threshold(*simulated(600, seed), allowed=0.01).value
+        broken += differ(value, *population).mean() > 0.01
     # 40 trials at 5 %: 6 or fewer with 99.3 % probability
     assert broken <= 6
 
 
 def test_too_few_rows_prove_nothing():
-    logits, full = simulated(298, 0)
+    with pytest.raises(UsageError, match=r"597 rows .* 598 or more"):
+        exits.find_threshold(*simulated(597, 0))
     with pytest.raises(UsageError, match=r"298 rows .* 299 or more"):
-        exits.find_threshold(logits, full)
+        exits.find_threshold(*simulated(298, 0), allowed=0.01)
 
 
 def test_exits_that_know_nothing_let_nobody_leave():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(1000, 1)) * np.array([[-2.0, 2.0]])
     full = rng.normal(size=(1000, 1)) * np.array([[-2.0, 2.0]])
-    head = object()
     true = (full[:, 1] > 0).astype(int)
-    found = exits.find_threshold({0: noise}, full)
+    errors = {0: np.ones(1000)}
+    found = exits.find_threshold({0: noise}, errors, full)
     assert (found.left == 0).mean() < 0.02
-    assert exits.fit_exits({0: head}, {0: noise * 1e-3}, full, true, 6) is None
+    assert exits.fit_exits({0: Head()}, {0: noise * 1e-3}, errors, full, true, 6) is None
+
+
+def test_head_without_any_error_is_taken_at_its_word():
+    full = as_logits(np.random.default_rng(0).normal(size=1000))
+    found = exits.find_threshold({0: full}, {0: np.zeros(1000)}, full)
+    assert (found.left == 0).all()
+    assert found.differing == 0
+
+
+class Head:
+    alpha = 1.0
+    error = 0.5
 
 
 def test_leavers_get_a_temperature_of_their_own():
-    logits, full = simulated(1200, 3)
+    logits, errors, full = simulated(1200, 3)
     rng = np.random.default_rng(4)
     true = (rng.random(1200) < 1 / (1 + np.exp(-3 * (full[:, 1] - full[:, 0])))).astype(int)
-
-    class Head:
-        alpha = 1.0
-
-    fitted = exits.fit_exits(dict.fromkeys((0, 2, 4), Head()), logits, full, true, 6)
+    fitted = exits.fit_exits(dict.fromkeys(LAYERS, Head()), logits, errors, full, true, 6)
     assert [entry.layer for entry in fitted.exits] == [0, 2, 4]
     assert all(1 < entry.temperature < 9 for entry in fitted.exits if entry.share > 0.1)
     assert sum(entry.share for entry in fitted.exits) < 1
     assert fitted.as_dict()["rows"] == 1200
+    assert [entry.threshold for entry in fitted.exits] == [0.5 * fitted.errors_apart] * 3
 
 
 @pytest.mark.parametrize("layers", [[], [6], [-1], [0, 7]])

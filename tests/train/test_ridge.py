@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.linear_model import RidgeClassifierCV
+from sklearn.linear_model import Ridge, RidgeClassifierCV, RidgeCV
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edgewren.errors import UsageError
-from edgewren_train.ridge import CLASSIC_GRID, WIDE_GRID, cross_validate, fit
+from edgewren_train.ridge import CLASSIC_GRID, WIDE_GRID, cross_validate, fit, fit_values
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -51,6 +52,27 @@ def test_scores_are_the_leave_one_out_errors_by_which_the_alpha_is_chosen(classe
     assert head.alpha == head.alphas[int(np.argmax(head.scores))]
     one = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=[100.0])).fit(features.astype(np.float64), labels)
     assert head.scores[1] == pytest.approx(one[-1].best_score_)
+
+
+@pytest.mark.parametrize("outputs", [(), (4,)], ids=["one", "four"])
+def test_head_of_values_is_scikit_learns_ridge(outputs):
+    features, _ = data()
+    unseen = data(seed=2)[0].astype(np.float64)
+    draw = np.random.default_rng(3)
+    values = features @ draw.normal(size=(20, *outputs)) + draw.normal(size=(150, *outputs))
+    theirs = make_pipeline(StandardScaler(), RidgeCV(alphas=list(WIDE_GRID))).fit(features.astype(np.float64), values)
+    head = fit_values(features, values, extend=False)
+    assert head.alpha == theirs[-1].alpha_
+    np.testing.assert_allclose(head.decision(unseen), theirs.predict(unseen), atol=1e-9)
+
+
+def test_error_of_a_head_is_that_of_leaving_each_row_out():
+    features, _ = data(rows=60)
+    values = features[:, 0] + np.random.default_rng(4).normal(size=60)
+    head = fit_values(features, values)
+    standardised = StandardScaler().fit_transform(features.astype(np.float64))
+    left_out = cross_val_predict(Ridge(head.alpha), standardised, values, cv=LeaveOneOut())
+    assert head.error == pytest.approx(np.sqrt(((left_out - values) ** 2).mean()), rel=1e-6)
 
 
 def test_grid_goes_on_beyond_its_upper_edge_while_the_best_lies_there():

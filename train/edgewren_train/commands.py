@@ -103,9 +103,9 @@ def _add_exits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit-difference",
         type=float,
-        default=0.01,
+        default=0.005,
         metavar="P",
-        help="share of labels that may differ from the full model's, proved at 95 %% confidence (default: 0.01)",
+        help="share of labels that may differ from the full model's, proved at 95 %% confidence (default: 0.005)",
     )
 
 
@@ -165,8 +165,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_ridge(args: argparse.Namespace) -> int:
-    from edgewren_train.depth_run import parse_depth, parse_exits
+    from edgewren_train.depth_run import parse_depth
     from edgewren_train.embedding import default_cache
+    from edgewren_train.exit_heads import parse_exits
     from edgewren_train.ridge_run import run_ridge
 
     settings = ridge_settings(args)
@@ -188,7 +189,8 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 
 def _run_lora(args: argparse.Namespace) -> int:
-    from edgewren_train.depth_run import parse_depth, parse_exits
+    from edgewren_train.depth_run import parse_depth
+    from edgewren_train.exit_heads import parse_exits
     from edgewren_train.lora_run import run_lora
     from edgewren_train.out_of_fold import Split
 

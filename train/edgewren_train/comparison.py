@@ -342,7 +342,7 @@ def _judge_lora(
         depth=candidate.depth if isinstance(candidate.depth, int) else None,
     )
     ids = base.tokenizer.encode(data.texts).ids
-    labels = [data.classes.index(label) for label in data.labels]
+    labels = data.class_indices.tolist()
     for fold in missing:
         start = time.perf_counter()
         rows = fold.train.tolist()

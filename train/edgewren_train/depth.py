@@ -50,6 +50,28 @@ def cut_layers(transformer: Any, depth: int) -> None:
         config.layer_types = list(config.layer_types)[:depth]
 
 
+def check_layout(transformer: Any) -> None:
+    """Refuse a transformers model whose layers an exported graph cannot be cut between, as early exits need it.
+
+    The cut is found by LayerNormalizations: one after the embeddings, then two per layer, each with an offset (BERT).
+
+    Raises:
+        InputError: it has others.
+    """
+    import torch
+
+    layers = layers_of(transformer)
+
+    def norms_in(module: Any) -> int:
+        return sum(isinstance(m, torch.nn.LayerNorm) and m.bias is not None for m in module.modules())
+
+    if any(norms_in(layer) != 2 for layer in layers) or norms_in(transformer.base_model) != 1 + 2 * len(layers):
+        raise InputError(
+            f"early exits need BERT's layout (a LayerNormalization after the embeddings and two per layer), and "
+            f"{type(transformer.base_model).__name__} has another. Leave --exits out."
+        )
+
+
 def depth_of(encoder: Encoder) -> int:
     """Return how many layers a sentence encoder has."""
     return len(layers_of(encoder.model[0].auto_model))

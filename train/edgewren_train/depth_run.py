@@ -1,12 +1,11 @@
-"""Depth and early exits within a ridge run: embeds at every layer in question, cross-validates, and says what it chose.
+"""Depth within a run: embeds at every depth in question, cross-validates, and says what it chose.
 
-Knows runs and recipes; what is decided on numbers alone stands in `depth` and `exits`.
+Knows runs and recipes; what is decided on numbers alone stands in `depth`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -17,10 +16,8 @@ from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import UsageError
 from edgewren_train import depth as depths
 from edgewren_train import embedding, ridge
-from edgewren_train import exits as early
 from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.out_of_fold import OutOfFold
-from edgewren_train.ridge import RidgeHead
 
 Depth = int | Literal["auto"] | None
 _FOLDS = 10
@@ -30,15 +27,6 @@ class CrossValidate(Protocol):
     """Features and a number of folds to out-of-fold logits."""
 
     def __call__(self, features: NDArray[np.float32], *, folds: int) -> OutOfFold: ...
-
-
-@dataclass(frozen=True)
-class ExitPlan:
-    """Where texts may leave early (None: the default places), what share of labels may differ, and how surely."""
-
-    layers: tuple[int, ...] | None = None
-    allowed: float = early.ALLOWED
-    confidence: float = early.CONFIDENCE
 
 
 def parse_depth(spec: str | None) -> Depth:
@@ -54,22 +42,6 @@ def parse_depth(spec: str | None) -> Depth:
     if spec.isascii() and spec.isdigit() and int(spec) >= 1:
         return int(spec)
     raise UsageError(f"--depth is {spec!r}, expected auto or a number of layers from 1 (0: 'train static').")
-
-
-def parse_exits(spec: str | None, allowed: float) -> ExitPlan | None:
-    """Read --exits: "auto", layers like 0,2,4, or nothing.
-
-    Raises:
-        UsageError: something else.
-    """
-    if spec is None:
-        return None
-    if spec == "auto":
-        return ExitPlan(None, allowed)
-    try:
-        return ExitPlan(tuple(int(part) for part in spec.split(",")), allowed)
-    except ValueError as error:
-        raise UsageError(f"--exits is {spec!r}, expected auto or layers like 0,2,4.") from error
 
 
 def choose_depth(
@@ -94,7 +66,7 @@ def choose_depth(
     counted = min(folds if folds >= 2 else _FOLDS, *(data.labels.count(name) for name in data.classes))
     if counted < 2:
         raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
-    true = class_indices(data)
+    true = data.class_indices
     losses = {}
     for candidate in range(1, layers + 1):
         say(f"cross-validating {candidate} of {layers} layers")
@@ -165,49 +137,3 @@ def choose_depth_with_ridge(
         encoder, depth, embedded_at, partial(ridge.cross_validate, labels=data.labels, seed=0), data, _FOLDS, say
     )
     return kept, {**told, "judged_by": "ridge heads"} if depth == "auto" else told
-
-
-def fit_exit_plan(
-    encoder: Encoder,
-    plan: ExitPlan,
-    embedded_at: Callable[[int], NDArray[np.float32]],
-    folded: CrossValidate,
-    refit: Callable[[NDArray[np.float32]], RidgeHead],
-    held_out: OutOfFold,
-    data: LabelledTexts,
-    *,
-    calibrated: bool,
-    say: Callable[[str], None],
-) -> early.Exits | None:
-    """Fit a head at each exit on all rows, and thresholds on the same folds as the full model's.
-
-    Returns None, and says so, where no threshold is proved at which any text leaves.
-    """
-    whole = depths.depth_of(encoder)
-    layers = early.checked_layers(plan.layers or early.default_layers(whole), whole)
-    counted = len(np.unique(held_out.folds))
-    heads: dict[int, RidgeHead] = {}
-    logits: dict[int, NDArray[np.float64]] = {}
-    for layer in layers:
-        say(f"early exit after layer {layer}: fitting its head")
-        features = embedded_at(layer)
-        heads[layer] = refit(features)
-        logits[layer] = folded(features, folds=counted).logits
-    found = early.fit_exits(
-        heads,
-        logits,
-        held_out.logits,
-        class_indices(data)[held_out.rows],
-        whole,
-        allowed=plan.allowed,
-        confidence=plan.confidence,
-        calibrated=calibrated,
-    )
-    say(early.as_text(found))
-    return found
-
-
-def class_indices(data: LabelledTexts) -> NDArray[np.int64]:
-    """Return the class of each text, int64 [n]."""
-    index_of = {name: index for index, name in enumerate(data.classes)}
-    return np.array([index_of[name] for name in data.labels])

@@ -115,7 +115,7 @@ def choose_epochs(
     Raises:
         InputError: a class has too few rows to be in both parts.
     """
-    labels = [data.classes.index(label) for label in data.labels]
+    labels = data.class_indices.tolist()
     groups = data.others[choosing.group_column] if choosing.group_column else None
     tried: list[Tried] = []
     first: lora.Fitted | None = None

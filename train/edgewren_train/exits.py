@@ -1,8 +1,9 @@
 """Early exits of a model: ridge heads after earlier layers, and thresholds with a bound on the labels that differ.
 
-A text leaves where its two largest decision values are further apart than a threshold t, the same after every layer:
-all heads estimate the same +1 or -1, and one number leaves one fixed sequence to test. From a t at which nobody leaves,
-it falls step by step; at each step the hypothesis "more than the allowed share of labels differs from the full model's"
+A head is fitted to the full model's decision values, since it is the full model that it must agree with, not the label.
+A text leaves where its two largest decision values are further apart than t times the head's error (that of leaving one
+out), the same t after every layer: one number leaves one fixed sequence to test. From a t at which nobody leaves, it
+falls step by step; at each step the hypothesis "more than the allowed share of labels differs from the full model's"
 is tested by the exact binomial test on out-of-fold rows (equivalently: the one-sided bound of Clopper & Pearson 1934
 lies below the allowed share), and the first step that is not rejected ends the search. Testing a fixed sequence at full
 level keeps the chance of any false rejection below 1 - confidence: Learn then Test (Angelopoulos, Bates, Candès, Jordan
@@ -23,9 +24,12 @@ from edgewren.errors import UsageError
 from edgewren.staged import margins
 from edgewren_train.ridge import RidgeHead
 
-ALLOWED = 0.01
+ALLOWED = 0.005
+"""Half a percent of labels, as much as an int8 model may change (`edgewren_export.parity`)."""
+
 CONFIDENCE = 0.95
-_STEPS = tuple(np.round(np.arange(4.0, 0.0, -0.02), 2).tolist())
+_STEPS = tuple(np.round(np.arange(8.0, 0.0, -0.02), 2).tolist())
+_TINY = 1e-12  # a head without any error
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Exit:
     Attributes:
         layer: after which layer of the encoder; 0: after the embeddings.
         head: the ridge head there.
-        threshold: a text leaves where its two largest decision values are further apart.
+        threshold: a text leaves where its two largest decision values are further apart (t times the head's error).
         temperature: factor for the logits of those who leave here, fitted on them.
         share: of the out-of-fold rows that left here.
     """
@@ -54,6 +58,7 @@ class Exits:
     Attributes:
         exits: ascending by layer.
         layers: of the whole encoder.
+        errors_apart: t, the threshold of every exit in errors of its head.
         allowed, confidence: with this confidence at most this share of labels differs from the full model's.
         rows: out-of-fold rows that it was tested on.
         differing: of those, the ones whose label differs.
@@ -62,6 +67,7 @@ class Exits:
 
     exits: tuple[Exit, ...]
     layers: int
+    errors_apart: float
     allowed: float
     confidence: float
     rows: int
@@ -77,6 +83,8 @@ class Exits:
         """Return what model.json and the manifest keep."""
         return {
             "method": "fixed-sequence testing (Learn then Test, arXiv:2110.01052) with exact binomial tests",
+            "heads": "ridge, fitted to the full model's decision values",
+            "errors_apart": self.errors_apart,
             "allowed": self.allowed,
             "confidence": self.confidence,
             "rows": self.rows,
@@ -90,6 +98,7 @@ class Exits:
                     "temperature": entry.temperature,
                     "share": entry.share,
                     "alpha": entry.head.alpha,
+                    "error": entry.head.error,
                 }
                 for entry in self.exits
             ],
@@ -112,7 +121,7 @@ class Threshold:
     """The outcome of the search: the threshold (infinite: nobody leaves), where each row leaves, and the test.
 
     Attributes:
-        value: of all exits.
+        value: t, in errors of the heads, the same for all exits.
         left: int64 [rows], position of the exit that each row takes, the number of exits for the full model.
         differing: rows whose label differs.
         bound: Clopper and Pearson's.
@@ -158,6 +167,7 @@ def check_rows(rows: int, *, allowed: float = ALLOWED, confidence: float = CONFI
 
 def find_threshold(
     logits: Mapping[int, NDArray[np.floating[Any]]],
+    errors: Mapping[int, NDArray[np.floating[Any]]],
     full: NDArray[np.floating[Any]],
     *,
     allowed: float = ALLOWED,
@@ -167,6 +177,7 @@ def find_threshold(
 
     Args:
         logits: out-of-fold logits before any temperature of each exit, [rows, classes], by layer.
+        errors: of the head that gave them, [rows], by layer.
         full: those of the full model, of the same folds.
 
     Raises:
@@ -177,7 +188,9 @@ def find_threshold(
     rows = len(full)
     check_rows(rows, allowed=allowed, confidence=confidence)
     order = sorted(logits)
-    apart = np.stack([margins(np.asarray(logits[layer], np.float64)) for layer in order])
+    apart = np.stack(
+        [margins(np.asarray(logits[layer], np.float64)) / np.maximum(errors[layer], _TINY) for layer in order]
+    )
     differs = np.stack([logits[layer].argmax(axis=1) != full.argmax(axis=1) for layer in order])
     differs = np.concatenate([differs, np.zeros((1, rows), dtype=np.bool_)])
 
@@ -199,6 +212,7 @@ def find_threshold(
 def fit_exits(
     heads: Mapping[int, RidgeHead],
     logits: Mapping[int, NDArray[np.floating[Any]]],
+    errors: Mapping[int, NDArray[np.floating[Any]]],
     full: NDArray[np.floating[Any]],
     true: NDArray[np.integer[Any]],
     depth: int,
@@ -211,9 +225,10 @@ def fit_exits(
 
     Args:
         heads: the head of each exit, fitted on all rows.
+        logits, errors, full: as for `find_threshold`.
         true: class index of each row, for the temperatures.
     """
-    found = find_threshold(logits, full, allowed=allowed, confidence=confidence)
+    found = find_threshold(logits, errors, full, allowed=allowed, confidence=confidence)
     exits = []
     for place, layer in enumerate(sorted(logits)):
         leavers = found.left == place
@@ -221,7 +236,8 @@ def fit_exits(
             continue
         enough = calibrated and int(leavers.sum()) >= MINIMUM_ROWS
         temperature = fit_temperature(np.asarray(logits[layer])[leavers], true[leavers]) if enough else 1.0
-        exits.append(Exit(layer, heads[layer], found.value, temperature, float(leavers.mean())))
+        threshold = found.value * heads[layer].error
+        exits.append(Exit(layer, heads[layer], threshold, temperature, float(leavers.mean())))
     if not exits:
         return None
-    return Exits(tuple(exits), depth, allowed, confidence, len(full), found.differing, found.bound)
+    return Exits(tuple(exits), depth, found.value, allowed, confidence, len(full), found.differing, found.bound)

@@ -15,13 +15,13 @@ from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import lora
 from edgewren_train.calibration import calibrate
-from edgewren_train.depth import layers_of
-from edgewren_train.depth_run import Depth, ExitPlan, choose_depth_with_ridge
+from edgewren_train.depth_run import Depth, choose_depth_with_ridge
 from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
-from edgewren_train.lora_exits import LoraExits, check_exits
+from edgewren_train.exit_heads import ExitHeads, ExitPlan, check_exits
+from edgewren_train.exits import Exits
 from edgewren_train.model import save_lora
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
-from edgewren_train.prediction import predict_logits
+from edgewren_train.prediction import predict_layers, predict_logits
 from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def run_lora(
         UsageError: exits without folds, or an option out of range.
     """
     if exits is not None:
-        check_exits(exits, split, len(data.texts))
+        check_exits(exits, split.folds if split else None, len(data.texts), remedy="--calibrate folds:5")
     depth_kept, chosen = None, dict[str, Any]()
     if depth is not None:
         depth_kept, chosen = choose_depth_with_ridge(
@@ -72,7 +72,7 @@ def run_lora(
     base = base_of(recipe.seed)
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
     ids = base.tokenizer.encode(data.texts).ids
-    leaving = LoraExits(exits, len(layers_of(base.model)), data, ids) if exits is not None else None
+    leaving = ExitHeads(exits, base.model, data) if exits is not None else None
     judge = _Judge.of(base, data, test, recipe.seed)
     evaluations: dict[str, Evaluation] = {}
     choice: EpochChoice | None = None
@@ -97,7 +97,10 @@ def run_lora(
     else:
         result = fitted(data.texts, data.labels, say)
     say(_as_text(result))
-    left = leaving.finish(result.model, held_out, say=say) if leaving is not None and held_out is not None else None
+    left: Exits | None = None
+    if leaving is not None and held_out is not None:
+        full, means = predict_layers(result.model, ids, leaving.layers)
+        left = leaving.finish(means, full, held_out, say=say)
     after = judge.predict(result.model)
     evaluations[judge.where] = judge.evaluate(after)
     _warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
@@ -168,7 +171,7 @@ def _lora_out_of_fold(
     split: Split,
     seed: int,
     fitted: Callable[[Sequence[str], Sequence[str], Say], lora.LoraResult],
-    leaving: LoraExits | None,
+    leaving: ExitHeads | None,
     say: Say,
 ) -> OutOfFold:
     """Train once per part on the rows outside it, and return the logits of those inside."""
@@ -176,9 +179,11 @@ def _lora_out_of_fold(
     def logits_of(training: Any, rows: Any) -> Any:
         say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")
         result = fitted([data.texts[row] for row in training], [data.labels[row] for row in training], logger.info)
-        if leaving is not None:
-            leaving.hold_out(result.model, training, rows)
-        return predict_logits(result.model, [ids[row] for row in rows])
+        if leaving is None:
+            return predict_logits(result.model, [ids[row] for row in rows])
+        full, means = predict_layers(result.model, ids, leaving.layers)
+        leaving.hold_out(means, full, training, rows)
+        return full[rows]
 
     return hold_out(data.labels, split, seed, logits_of)
 

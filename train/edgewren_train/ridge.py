@@ -55,6 +55,11 @@ class RidgeHead:
     extended: bool
 
     @property
+    def error(self) -> float:
+        """Root of the mean squared leave-one-out error of the decision values at the chosen alpha."""
+        return math.sqrt(max(0.0, -self.scores[self.alphas.index(self.alpha)]))
+
+    @property
     def on_edge(self) -> bool:
         """Whether the chosen alpha is the smallest or largest that was tried."""
         return self.alpha in (self.alphas[0], self.alphas[-1])
@@ -94,6 +99,30 @@ def fit(
         UsageError: no alpha, or one that is not positive.
     """
     from sklearn.linear_model import RidgeClassifierCV
+
+    return _fit(features, labels, RidgeClassifierCV, alphas, extend=extend)
+
+
+def fit_values(
+    features: NDArray[np.float32],
+    values: NDArray[np.floating[Any]],
+    *,
+    alphas: Sequence[float] = WIDE_GRID,
+    extend: bool = True,
+) -> RidgeHead:
+    """Fit a head to another model's decision values, float [n] of two classes or [n, classes], instead of labels.
+
+    Otherwise as `fit`.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    return _fit(features, values, RidgeCV, alphas, extend=extend)
+
+
+def _fit(
+    features: NDArray[np.float32], wanted: Any, estimator: Any, alphas: Sequence[float], *, extend: bool
+) -> RidgeHead:
+    """Standardise, then fit `estimator`, one of scikit-learn's with generalised cross-validation over alphas."""
     from sklearn.preprocessing import StandardScaler
 
     grid = sorted(set(map(float, alphas)))
@@ -108,15 +137,15 @@ def fit(
     pending = grid
     extended = False
     while True:
-        cv = RidgeClassifierCV(alphas=np.asarray(pending), store_cv_results=True).fit(standardised, labels)
-        errors = np.asarray(cv.cv_results_).reshape(len(labels), -1, len(pending)).mean(axis=(0, 1))
+        cv = estimator(alphas=np.asarray(pending), store_cv_results=True).fit(standardised, wanted)
+        errors = np.asarray(cv.cv_results_).reshape(len(exact), -1, len(pending)).mean(axis=(0, 1))
         tried.update(zip(pending, (-errors).tolist(), strict=True))
         best = max(tried, key=lambda alpha: (tried[alpha], alpha))
         beyond = _beyond_edge(best, sorted(tried)) if extend else []
         if not beyond:
             break
         pending, extended = beyond, True
-    model = cv if float(cv.alpha_) == best else RidgeClassifierCV(alphas=np.asarray([best])).fit(standardised, labels)
+    model = cv if float(cv.alpha_) == best else estimator(alphas=np.asarray([best])).fit(standardised, wanted)
     order = sorted(tried)
     return RidgeHead(
         mean=np.asarray(scaler.mean_, dtype=np.float64),

@@ -8,18 +8,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
-from edgewren.errors import UsageError
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import depth as depths
 from edgewren_train import embedding, ridge
 from edgewren_train.calibration import calibrate
-from edgewren_train.depth_run import Depth, ExitPlan, choose_depth, fit_exit_plan
+from edgewren_train.depth_run import Depth, choose_depth
 from edgewren_train.encoders import load_encoder
+from edgewren_train.exit_heads import ExitHeads, ExitPlan, check_exits, hold_out_ridge
 from edgewren_train.exits import Exits
 from edgewren_train.model import save_ridge
 from edgewren_train.ridge_settings import RidgeSettings
@@ -48,8 +47,8 @@ def run_ridge(
         exits: after which layers texts may leave early; needs folds.
     """
     normaliser, seed = settings.normaliser, settings.seed
-    if exits is not None and settings.folds < 2:
-        raise UsageError("early exits are proved on rows out of fold: give --folds 2 or more, or leave --exits out.")
+    if exits is not None:
+        check_exits(exits, settings.folds, len(data.texts), remedy="--folds 2 or more")
     encoder = load_encoder(settings.encoder_spec, max_length=settings.max_length, normaliser=normaliser)
     say(f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
 
@@ -65,6 +64,7 @@ def run_ridge(
     if depth is not None:
         kept, chosen = choose_depth(encoder, depth, embedded_at, folded, data, settings.folds, say)
         encoder = depths.cut(encoder, kept)
+    heads = ExitHeads(exits, encoder.model[0].auto_model, data) if exits is not None else None
     start = time.perf_counter()
     features = embedded(data.texts, "embedding")
     embedding_s = time.perf_counter() - start
@@ -76,13 +76,13 @@ def run_ridge(
         if settings.calibrated:
             temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
     start = time.perf_counter()
-    head = settings.fit(features, data)
+    head = settings.fit(features, data.labels)
     fit_s = time.perf_counter() - start
     left: Exits | None = None
-    if exits is not None and held_out is not None:
-        refit = partial(settings.fit, data=data)
-        calibrated = settings.calibrated
-        left = fit_exit_plan(encoder, exits, embedded_at, folded, refit, held_out, data, calibrated=calibrated, say=say)
+    if heads is not None and held_out is not None:
+        earlier = {layer: embedded_at(layer) for layer in heads.layers}
+        hold_out_ridge(heads, earlier, features, settings.fit, held_out, data.labels)
+        left = heads.finish(earlier, head.logits(features), held_out, calibrated=settings.calibrated, say=say)
     say(alpha_report(head))
     if test is not None:
         predicted = head.predict(embedded(test.texts, "embedding test file"), data.classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,9 +38,9 @@ class RidgeSettings:
     calibrated: bool = True
     seed: int = 0
 
-    def fit(self, features: NDArray[np.float32], data: LabelledTexts) -> ridge.RidgeHead:
-        """Fit the head on all rows."""
-        return ridge.fit(features, data.labels, alphas=self.alphas, extend=self.extend)
+    def fit(self, features: NDArray[np.float32], labels: Sequence[str]) -> ridge.RidgeHead:
+        """Fit the head."""
+        return ridge.fit(features, labels, alphas=self.alphas, extend=self.extend)
 
     def folded(self, data: LabelledTexts) -> partial[OutOfFold]:
         """Return a function: features and a number of folds to out-of-fold logits."""

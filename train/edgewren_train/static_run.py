@@ -78,7 +78,7 @@ def run_static(
         evaluations[name] = evaluate_held_out(held_out, data, seed)
         if settings.calibrated and teaching is None:
             temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
-    head = settings.fit(features, data)
+    head = settings.fit(features, data.labels)
     say(alpha_report(head))
     training: dict[str, Any] = {
         **data_facts(data, test),

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgewren.archive.inputs import check_column
 from edgewren.archive.readers import Number, json_text, open_table
@@ -40,10 +44,16 @@ class LabelledTexts:
     contradictions: tuple[tuple[str, tuple[int, ...]], ...]
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """The distinct labels, sorted, as scikit-learn's `classes_`."""
         return tuple(sorted(set(self.labels)))
+
+    @cached_property
+    def class_indices(self) -> NDArray[np.int64]:
+        """The place of each text's label among `classes`, int64 [n]."""
+        place = {name: index for index, name in enumerate(self.classes)}
+        return np.array([place[name] for name in self.labels], dtype=np.int64)
 
 
 def read_labelled(

@@ -1,0 +1,185 @@
+"""Heads of early exits within a run, of any recipe: fitted fold by fold on what that fold's full model decides, asked
+about the rows held out, and fitted once more for the model that is saved.
+
+So thresholds are proved on the very models and rows of the full model's out-of-fold logits. Knows features and logits,
+not how they were computed; what is decided on numbers alone stands in `exits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewren.archive.labelled import LabelledTexts
+from edgewren.errors import UsageError
+from edgewren_train import exits as early
+from edgewren_train import ridge
+from edgewren_train.depth import check_layout, layers_of
+from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.ridge import RidgeHead
+from edgewren_train.run_summary import Say
+
+
+class FitHead(Protocol):
+    """Features and labels to the full model's ridge head."""
+
+    def __call__(self, features: NDArray[np.float32], labels: Sequence[str]) -> RidgeHead: ...
+
+
+@dataclass(frozen=True)
+class ExitPlan:
+    """Where texts may leave early (None: the default places), what share of labels may differ, and how surely."""
+
+    layers: tuple[int, ...] | None = None
+    allowed: float = early.ALLOWED
+    confidence: float = early.CONFIDENCE
+
+
+def parse_exits(spec: str | None, allowed: float) -> ExitPlan | None:
+    """Read --exits: "auto", layers like 0,2,4, or nothing.
+
+    Raises:
+        UsageError: something else.
+    """
+    if spec is None:
+        return None
+    if spec == "auto":
+        return ExitPlan(None, allowed)
+    try:
+        return ExitPlan(tuple(int(part) for part in spec.split(",")), allowed)
+    except ValueError as error:
+        raise UsageError(f"--exits is {spec!r}, expected auto or layers like 0,2,4.") from error
+
+
+def check_exits(plan: ExitPlan, folds: int | None, rows: int, *, remedy: str) -> None:
+    """Refuse early exits that could not be proved, before anything takes time.
+
+    Args:
+        folds: in which rows are held out.
+        remedy: the option that holds rows out.
+
+    Raises:
+        UsageError: no rows are held out, or too few for the share that may differ.
+    """
+    if not folds or folds < 2:
+        raise UsageError(f"early exits are proved on rows out of fold: give {remedy}, or leave --exits out.")
+    early.check_rows(rows, allowed=plan.allowed, confidence=plan.confidence)
+
+
+class ExitHeads:
+    """Collects what heads say of rows held out; then fits them for the final model.
+
+    Args:
+        transformer: the transformers model of which texts may leave early.
+
+    Attributes:
+        layers: after which they may, ascending.
+
+    Raises:
+        InputError: a layout that an exported graph cannot be cut in.
+        UsageError: a layer that the model does not have.
+    """
+
+    def __init__(self, plan: ExitPlan, transformer: Any, data: LabelledTexts) -> None:
+        check_layout(transformer)
+        self._plan, self._depth, self._data = plan, len(layers_of(transformer)), data
+        self.layers = early.checked_layers(plan.layers or early.default_layers(self._depth), self._depth)
+        rows = len(data.texts)
+        self._logits = {layer: np.full((rows, len(data.classes)), np.nan) for layer in self.layers}
+        self._errors = {layer: np.full(rows, np.nan) for layer in self.layers}
+
+    def hold_out(
+        self,
+        features: Mapping[int, NDArray[np.float32]],
+        full: NDArray[np.floating[Any]],
+        training: NDArray[np.integer[Any]],
+        held_out: NDArray[np.integer[Any]],
+    ) -> None:
+        """Fit heads on the rows that a fold's full model was trained on, and keep what they say of those held out.
+
+        Args:
+            features: of all rows, by layer.
+            full: logits of all rows by the fold's full model.
+            training, held_out: places of rows.
+        """
+        for layer in self.layers:
+            head = ridge.fit_values(features[layer][training], _decisions(full[training]))
+            self._logits[layer][held_out] = head.logits(features[layer][held_out])
+            self._errors[layer][held_out] = head.error
+
+    def predicted(self, held_out: OutOfFold) -> list[str]:
+        """Return what the model with exits answers to each row held out."""
+        logits, errors = self._of(held_out.rows)
+        plan = self._plan
+        found = early.find_threshold(logits, errors, held_out.logits, allowed=plan.allowed, confidence=plan.confidence)
+        routes = np.stack([*(logits[layer] for layer in self.layers), held_out.logits])
+        chosen = routes[found.left, np.arange(len(held_out.rows))].argmax(axis=1)
+        return [self._data.classes[index] for index in chosen]
+
+    def finish(
+        self,
+        features: Mapping[int, NDArray[np.float32]],
+        full: NDArray[np.floating[Any]],
+        held_out: OutOfFold,
+        *,
+        calibrated: bool = True,
+        say: Say,
+    ) -> early.Exits | None:
+        """Return the final model's exits: heads fitted on all rows, thresholds proved on those held out.
+
+        None, and a word to `say`, where no threshold is proved at which any text leaves.
+        """
+        logits, errors = self._of(held_out.rows)
+        found = early.fit_exits(
+            {layer: ridge.fit_values(features[layer], _decisions(full)) for layer in self.layers},
+            logits,
+            errors,
+            held_out.logits,
+            self._data.class_indices[held_out.rows],
+            self._depth,
+            allowed=self._plan.allowed,
+            confidence=self._plan.confidence,
+            calibrated=calibrated,
+        )
+        say(early.as_text(found))
+        return found
+
+    def _of(self, rows: NDArray[np.int64]) -> tuple[dict[int, NDArray[np.float64]], dict[int, NDArray[np.float64]]]:
+        return (
+            {layer: logits[rows] for layer, logits in self._logits.items()},
+            {layer: errors[rows] for layer, errors in self._errors.items()},
+        )
+
+
+def hold_out_ridge(
+    heads: ExitHeads,
+    features: Mapping[int, NDArray[np.float32]],
+    whole: NDArray[np.float32],
+    fit: FitHead,
+    held_out: OutOfFold,
+    labels: Sequence[str],
+) -> None:
+    """Hold rows out for a ridge model's exits, in the parts in which they were held out for the full model.
+
+    Args:
+        features: of all rows, by layer.
+        whole: of all rows, by the whole encoder.
+        fit: fits the full model's head.
+    """
+    for part in np.unique(held_out.folds):
+        rows = held_out.rows[held_out.folds == part]
+        training = np.setdiff1d(np.arange(len(labels)), rows)
+        full = fit(whole[training], [labels[row] for row in training]).logits(whole)
+        heads.hold_out(features, full, training, rows)
+
+
+def _decisions(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return decision values as scikit-learn's: [n] for two classes, [n, classes] with mean 0 otherwise."""
+    if logits.shape[1] == 2:
+        return logits[:, 1] - logits[:, 0]
+    centred: NDArray[np.floating[Any]] = logits - logits.mean(axis=1, keepdims=True)
+    return centred
