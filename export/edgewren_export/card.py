@@ -137,11 +137,22 @@ def _early_exit(promise: Any, manifest: Manifest) -> str:
     return (
         f"\n## Early exit\n\nIn {', '.join(f'`{name}`' for name in staged)}, which a CPU takes by default, a text that "
         f"is sure leaves early: of {promise['rows']:,} rows out of fold {left} of {promise['layers']}. "
-        f"{promise['differing']} of their labels differ from the full model's; for texts like the training texts at "
-        f"most {promise['bound']:.2%} do, with {promise['confidence']:.0%} confidence. Other texts, such as those of "
-        f"another language or no language at all, may differ more. Every text goes through the whole model in {whole} "
-        "(`variant=`, `--variant`).\n"
+        f"Labels of these that differ from the full model's: {promise['differing']}; for texts like the training texts "
+        f"at most {promise['bound']:.2%} do, with {promise['confidence']:.0%} confidence. Other texts, such as those "
+        f"of another language or no language at all, may differ more. {_from_fp32(manifest, staged)}Every text goes "
+        f"through the whole model in {whole} (`variant=`, `--variant`).\n"
     )
+
+
+def _from_fp32(manifest: Manifest, staged: list[str]) -> str:
+    """Return a sentence on what quantising and leaving early change together, where both do."""
+    proved = {name: manifest.parity["exits"][name] for name in staged if manifest.variants[name].precision != "fp32"}
+    if not proved:
+        return ""
+    counted = ", ".join(
+        f"{found['labels_differing_from_fp32']} of {found['texts']:,} in `{name}`" for name, found in proved.items()
+    )
+    return f"Rounding and leaving early together change the labels of {counted} (the texts of the gates). "
 
 
 def _ensemble(verdict: Any) -> str:

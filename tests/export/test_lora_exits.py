@@ -100,7 +100,7 @@ def test_padding_changes_nothing(exit_bundle):
     np.testing.assert_allclose(plain, masked, atol=1e-6)
 
 
-def test_int8_stages_are_the_int8_model(exit_model, tmp_path, many_texts, monkeypatch):
+def test_int8_stages_are_the_int8_model(exit_model, exit_bundle, tmp_path, many_texts, monkeypatch):
     monkeypatch.setattr(parity, "MOST_FLIPS", 0.2)
     monkeypatch.setattr(parity, "MOST_F1_LOSS", 0.2)
     folder = export(exit_model, tmp_path / "b", precisions=["int8"], texts=many_texts).folder
@@ -110,6 +110,12 @@ def test_int8_stages_are_the_int8_model(exit_model, tmp_path, many_texts, monkey
         staged_models.session_of(folder, "int8_exit"), ids_of(folder, many_texts[:200]), complete=True
     )
     assert (logits == classifier.score(many_texts[:200]).logits).all()
+    fp32 = Classifier.load(exit_bundle, variant="fp32").predict(many_texts)
+    differing = sum(a != b for a, b in zip(fp32, Classifier.load(folder).predict(many_texts), strict=True))
+    told = Bundle.open(folder).manifest.parity["exits"]["int8_exit"]
+    assert (told["labels_differing_from_fp32"], told["texts"]) == (differing, len(many_texts))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"change the labels of {differing} of {len(many_texts):,} in `int8_exit`" in card
 
 
 def test_last_stage_computes_its_last_layer_for_the_first_token_only(exit_bundle):

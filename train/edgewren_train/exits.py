@@ -111,8 +111,9 @@ def as_text(found: Exits | None) -> str:
         return "early exit: no text may leave within the bound; the model has no exits"
     left = ", ".join(f"{entry.share:.1%} after layer {entry.layer}" for entry in found.exits)
     return (
-        f"early exit on {found.rows:,} rows out of fold: {left}; {found.differing} labels differ from the full "
-        f"model's, at most {found.bound:.2%} at {found.confidence:.0%} confidence (allowed: {found.allowed:.2%})"
+        f"early exit on {found.rows:,} rows out of fold: {left}; labels that differ from the full model's: "
+        f"{found.differing}, at most {found.bound:.2%} at {found.confidence:.0%} confidence (allowed: "
+        f"{found.allowed:.2%})"
     )
 
 
