@@ -29,7 +29,8 @@ def layers_of(transformer: Any) -> Any:
     found = [m for m in transformer.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
     if len(found) != 1:
         raise InputError(
-            f"{type(transformer).__name__} has {len(found)} lists of {count} layers, expected one. Leave --depth and --exits out."
+            f"{type(transformer).__name__} has {len(found)} lists of {count} layers, expected one. Leave --depth and "
+            "--exits out."
         )
     return found[0]
 
