@@ -36,6 +36,8 @@ def test_default_bundle_kept_its_gate_with_the_normaliser_on_all_training_texts(
     assert stage["truth"] == "labels"
     assert manifest.normaliser == "http"
     assert manifest.training["data"]["rows"] == 1200
+    staged = manifest.parity["exits"]["int8_exit"]
+    assert staged["labels_differing_from_fp32"] <= 0.005 * staged["texts"]
 
 
 def test_card_names_data_licence_base_model_evaluation_parity_and_limits(bundle):
@@ -47,7 +49,8 @@ def test_card_names_data_licence_base_model_evaluation_parity_and_limits(bundle)
         "## Evaluation",
         "test",
         "## Early exit",
-        "differ from the full model's; for texts like the training texts at most",
+        "Labels of these that differ from the full model's: 1; for texts like the training texts at most",
+        "Rounding and leaving early together change the labels of",
         "## Parity",
         "2012 to 2015",
         "no judgement of a person",
