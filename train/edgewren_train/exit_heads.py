@@ -71,7 +71,7 @@ def check_exits(plan: ExitPlan, folds: int | None, rows: int, *, remedy: str) ->
 
 
 class ExitHeads:
-    """Collects what heads say of rows held out; then fits them for the final model.
+    """Collects what heads say of rows held out, in folds, so of each row once; then fits them for the final model.
 
     Args:
         transformer: the transformers model of which texts may leave early.
@@ -113,10 +113,10 @@ class ExitHeads:
 
     def predicted(self, held_out: OutOfFold) -> list[str]:
         """Return what the model with exits answers to each row held out."""
-        logits, errors = self._of(held_out.rows)
-        plan = self._plan
-        found = early.find_threshold(logits, errors, held_out.logits, allowed=plan.allowed, confidence=plan.confidence)
-        routes = np.stack([*(logits[layer] for layer in self.layers), held_out.logits])
+        found = early.find_threshold(
+            self._logits, self._errors, held_out.logits, allowed=self._plan.allowed, confidence=self._plan.confidence
+        )
+        routes = np.stack([*(self._logits[layer] for layer in self.layers), held_out.logits])
         chosen = routes[found.left, np.arange(len(held_out.rows))].argmax(axis=1)
         return [self._data.classes[index] for index in chosen]
 
@@ -133,13 +133,12 @@ class ExitHeads:
 
         None, and a word to `say`, where no threshold is proved at which any text leaves.
         """
-        logits, errors = self._of(held_out.rows)
         found = early.fit_exits(
             {layer: ridge.fit_values(features[layer], _decisions(full)) for layer in self.layers},
-            logits,
-            errors,
+            self._logits,
+            self._errors,
             held_out.logits,
-            self._data.class_indices[held_out.rows],
+            self._data.class_indices,
             self._depth,
             allowed=self._plan.allowed,
             confidence=self._plan.confidence,
@@ -147,12 +146,6 @@ class ExitHeads:
         )
         say(early.as_text(found))
         return found
-
-    def _of(self, rows: NDArray[np.int64]) -> tuple[dict[int, NDArray[np.float64]], dict[int, NDArray[np.float64]]]:
-        return (
-            {layer: logits[rows] for layer, logits in self._logits.items()},
-            {layer: errors[rows] for layer, errors in self._errors.items()},
-        )
 
 
 def hold_out_ridge(
