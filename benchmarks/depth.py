@@ -30,16 +30,16 @@ def quality(data: LabelledTexts, encoder_spec: str, seed: int) -> None:
     cache = embedding.default_cache()
     vectors = static.token_vectors(encoder)
     features = {"static": static.mean_vectors(encoder.tokenizer.encode(data.texts).ids, vectors)}
-    for layers in range(whole + 1):
-        features[f"{layers} layers"] = embedding.embed(depth.cut(encoder, layers), data.texts, cache=cache)
+    heads = exit_heads.ExitHeads(exit_heads.ExitPlan(), encoder.model[0].auto_model, data)
+    asked = [*data.texts, *heads.halves]
+    at = {layers: embedding.embed(depth.cut(encoder, layers), asked, cache=cache) for layers in range(whole + 1)}
+    features |= {f"{layers} layers": values[: len(data.texts)] for layers, values in at.items()}
     options = {"folds": 10, "seed": seed}
     out = {name: ridge.cross_validate(values, data.labels, **options) for name, values in features.items()}
     full = features[f"{whole} layers"]
     classic = ridge.cross_validate(full, data.labels, **options, alphas=ridge.CLASSIC_GRID, extend=False)
     predicted = {name: held_out.predicted(data.classes) for name, held_out in out.items()}
-    heads = exit_heads.ExitHeads(exit_heads.ExitPlan(), encoder.model[0].auto_model, data)
-    earlier = {layer: features[f"{layer} layers"] for layer in heads.layers}
-    exit_heads.hold_out_ridge(heads, earlier, full, ridge.fit, out[f"{whole} layers"], data.labels)
+    exit_heads.hold_out_ridge(heads, at, at[whole], ridge.fit, out[f"{whole} layers"], data.labels)
     predicted[f"exit after {', '.join(map(str, heads.layers))}"] = heads.predicted(out[f"{whole} layers"])
     print(f"| {data.path} | balanced accuracy | against the classic recipe |\n|---|---|---|")
     reference = classic.predicted(data.classes)

@@ -1,4 +1,5 @@
-"""Heads of early exits: fitted to what the full model decides, and asked only about rows that neither of them saw."""
+"""Heads of early exits: fitted to what the full model decides of texts and their halves, and asked only about rows that
+neither of them saw."""
 
 from __future__ import annotations
 
@@ -31,15 +32,19 @@ def bert(layers: int = 2, classes: int = 2):
 
 
 def material(classes: int, seed: int = 0):
-    """Labelled rows with features by layer; those of the whole encoder, -1, say most of the label."""
+    """Labelled rows with features by layer, of the rows and then of their halves, two each.
+
+    Those of the whole encoder, -1, say most of the label.
+    """
     draw = np.random.default_rng(seed)
     data = tiny_models.labelled(
         [f"text {row}" for row in range(ROWS)], [f"c{index}" for index in draw.integers(classes, size=ROWS)]
     )
     centres = draw.normal(size=(classes, 12))[data.class_indices]
-    noise = draw.normal(size=(ROWS, 12))
+    whole = 0.5 * centres + draw.normal(size=(ROWS, 12))
+    whole = np.concatenate([whole, whole.repeat(2, axis=0) + draw.normal(scale=0.5, size=(2 * ROWS, 12))])
     features = {
-        layer: (0.5 * centres + noise + draw.normal(scale=spread, size=(ROWS, 12))).astype(np.float32)
+        layer: (whole + draw.normal(scale=spread, size=whole.shape)).astype(np.float32)
         for layer, spread in ((0, 0.6), (1, 0.4), (-1, 0.0))
     }
     return data, features
@@ -55,7 +60,7 @@ def test_held_out_rows_are_asked_of_heads_that_imitate_a_model_which_did_not_see
     data, features = material(classes)
     labels = np.asarray(data.labels)
     heads = ExitHeads(ExitPlan((0, 1), allowed=0.1), bert(), data)
-    whole = ridge.cross_validate(features[-1], data.labels, folds=3, seed=0, extend=False)
+    whole = ridge.cross_validate(features[-1][:ROWS], data.labels, folds=3, seed=0, extend=False)
 
     def fit(values, names):
         return ridge.fit(values, names, extend=False)
@@ -64,16 +69,52 @@ def test_held_out_rows_are_asked_of_heads_that_imitate_a_model_which_did_not_see
     for part in range(3):
         rows, training = whole.rows[whole.folds == part], whole.rows[whole.folds != part]
         full = scikit_learn(RidgeClassifierCV, features[-1][training], labels[training])
-        decided = full.decision_function(features[-1][training].astype(np.float64))
+        taught = [*training, *(ROWS + 2 * row + half for row in training for half in (0, 1))]
+        decided = full.decision_function(features[-1][taught].astype(np.float64))
         decided = decided if classes == 2 else decided - decided.mean(axis=1, keepdims=True)
         for layer in (0, 1):
-            imitated = scikit_learn(RidgeCV, features[layer][training], decided).predict(
+            imitated = scikit_learn(RidgeCV, features[layer][taught], decided).predict(
                 features[layer][rows].astype(np.float64)
             )
             told = heads._logits[layer][rows]
             told = told[:, 1] - told[:, 0] if classes == 2 else told
             np.testing.assert_allclose(told, imitated, atol=1e-4)  # heads may extend their grid of alphas, sklearn not
             assert (heads._errors[layer][rows] == heads._errors[layer][rows[0]]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Jobs  bill passed\nthe House", ("Jobs bill", "passed the House")),
+        ("Vote today", ("Vote", "today")),
+        ("東京都知事", ("東京", "都知事")),
+        (" ! ", ()),
+        ("", ()),
+    ],
+)
+def test_texts_are_halved_between_words_or_characters(text, expected):
+    assert exit_heads.halves(text) == expected
+
+
+def test_halves_are_taught_with_their_own_row_only():
+    """Rows without halves (one character, none) shift nothing."""
+    data, features = material(2)
+    texts = ["a b", "!", "", *(f"text {row}" for row in range(3, ROWS))]
+    heads = ExitHeads(ExitPlan((0,), allowed=0.1), bert(), tiny_models.labelled(texts, data.labels))
+    assert heads.halves[:4] == ("a", "b", "text", "3")
+    assert len(heads.halves) == 2 * (ROWS - 2)
+    seen, held_out = np.arange(100), np.arange(100, ROWS)
+    early = features[0][: ROWS + len(heads.halves)]
+    full = np.stack([-early[:, 0], early[:, 0]], axis=1)
+    of_others = np.r_[held_out, ROWS + 2 * 98 : len(early)]  # 98 of the first 100 rows have halves
+    spoilt = full.copy()
+    spoilt[of_others] *= -100
+    told = []
+    for values in (full, spoilt):
+        heads.hold_out({0: early}, values, seen, held_out)
+        told.append(heads._logits[0].copy())
+    np.testing.assert_array_equal(told[0], told[1])
+    assert np.isfinite(told[0][held_out]).all()
 
 
 def test_heads_agree_with_the_full_model_more_than_heads_fitted_to_labels():
@@ -97,10 +138,10 @@ def test_heads_agree_with_the_full_model_more_than_heads_fitted_to_labels():
 def test_thresholds_are_in_units_of_each_heads_own_error():
     data, features = material(2, seed=3)
     heads = ExitHeads(ExitPlan((0, 1), allowed=0.1), bert(), data)
-    held_out = ridge.cross_validate(features[-1], data.labels, folds=4, seed=0)
+    held_out = ridge.cross_validate(features[-1][:ROWS], data.labels, folds=4, seed=0)
     exit_heads.hold_out_ridge(heads, features, features[-1], ridge.fit, held_out, data.labels)
     said = []
-    full = ridge.fit(features[-1], data.labels).logits(features[-1])
+    full = ridge.fit(features[-1][:ROWS], data.labels).logits(features[-1])
     found = heads.finish(features, full, held_out, say=said.append)
     assert [entry.threshold for entry in found.exits] == pytest.approx(
         [found.errors_apart * entry.head.error for entry in found.exits]

@@ -1,8 +1,9 @@
 """Heads of early exits within a run, of any recipe: fitted fold by fold on what that fold's full model decides, asked
 about the rows held out, and fitted once more for the model that is saved.
 
-So thresholds are proved on the very models and rows of the full model's out-of-fold logits. Knows features and logits,
-not how they were computed; what is decided on numbers alone stands in `exits`.
+What a model decides needs no label, so heads learn from the halves of training texts, too: three times the examples for
+twice the tokens. Thresholds are proved on whole texts, on the very models and rows of the full model's out-of-fold
+logits. Knows features and logits, not how they were computed; what is decided on numbers alone stands in `exits`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class ExitHeads:
 
     Attributes:
         layers: after which they may, ascending.
+        halves: of the rows' texts. Wherever features or logits are asked for, theirs follow those of the rows.
 
     Raises:
         InputError: a layout that an exported graph cannot be cut in.
@@ -89,6 +91,9 @@ class ExitHeads:
         self._plan, self._depth, self._data = plan, len(layers_of(transformer)), data
         self.layers = early.checked_layers(plan.layers or early.default_layers(self._depth), self._depth)
         rows = len(data.texts)
+        halved = [(half, row) for row, text in enumerate(data.texts) for half in halves(text)]
+        self.halves = tuple(half for half, _ in halved)
+        self._row_of = np.array([*range(rows), *(row for _, row in halved)])
         self._logits = {layer: np.full((rows, len(data.classes)), np.nan) for layer in self.layers}
         self._errors = {layer: np.full(rows, np.nan) for layer in self.layers}
 
@@ -102,12 +107,13 @@ class ExitHeads:
         """Fit heads on the rows that a fold's full model was trained on, and keep what they say of those held out.
 
         Args:
-            features: of all rows, by layer.
-            full: logits of all rows by the fold's full model.
+            features: of all rows and `halves`, by layer.
+            full: their logits by the fold's full model.
             training, held_out: places of rows.
         """
+        taught = np.isin(self._row_of, training)
         for layer in self.layers:
-            head = ridge.fit_values(features[layer][training], _decisions(full[training]))
+            head = ridge.fit_values(features[layer][taught], _decisions(full[taught]))
             self._logits[layer][held_out] = head.logits(features[layer][held_out])
             self._errors[layer][held_out] = head.error
 
@@ -129,7 +135,7 @@ class ExitHeads:
         calibrated: bool = True,
         say: Say,
     ) -> early.Exits | None:
-        """Return the final model's exits: heads fitted on all rows, thresholds proved on those held out.
+        """Return the final model's exits: heads fitted on all rows and `halves`, thresholds proved on rows held out.
 
         None, and a word to `say`, where no threshold is proved at which any text leaves.
         """
@@ -159,8 +165,8 @@ def hold_out_ridge(
     """Hold rows out for a ridge model's exits, in the parts in which they were held out for the full model.
 
     Args:
-        features: of all rows, by layer.
-        whole: of all rows, by the whole encoder.
+        features: of all rows and the heads' halves, by layer.
+        whole: of the same, by the whole encoder.
         fit: fits the full model's head.
     """
     for part in np.unique(held_out.folds):
@@ -168,6 +174,16 @@ def hold_out_ridge(
         training = np.setdiff1d(np.arange(len(labels)), rows)
         full = fit(whole[training], [labels[row] for row in training]).logits(whole)
         heads.hold_out(features, full, training, rows)
+
+
+def halves(text: str) -> tuple[str, ...]:
+    """Cut a text in two between words; one without spaces between characters. Nothing of one character or none."""
+    words = text.split()
+    if len(words) > 1:
+        middle = len(words) // 2
+        return " ".join(words[:middle]), " ".join(words[middle:])
+    word = "".join(words)
+    return (word[: len(word) // 2], word[len(word) // 2 :]) if len(word) > 1 else ()
 
 
 def _decisions(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

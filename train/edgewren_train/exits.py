@@ -83,7 +83,7 @@ class Exits:
         """Return what model.json and the manifest keep."""
         return {
             "method": "fixed-sequence testing (Learn then Test, arXiv:2110.01052) with exact binomial tests",
-            "heads": "ridge, fitted to the full model's decision values",
+            "heads": "ridge, fitted to the full model's decision values of the training texts and their halves",
             "errors_apart": self.errors_apart,
             "allowed": self.allowed,
             "confidence": self.confidence,

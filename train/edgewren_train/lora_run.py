@@ -73,6 +73,7 @@ def run_lora(
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
     ids = base.tokenizer.encode(data.texts).ids
     leaving = ExitHeads(exits, base.model, data) if exits is not None else None
+    asked = ids if leaving is None else ids + base.tokenizer.encode(leaving.halves).ids
     judge = _Judge.of(base, data, test, recipe.seed)
     evaluations: dict[str, Evaluation] = {}
     choice: EpochChoice | None = None
@@ -85,7 +86,7 @@ def run_lora(
         return lora.train(base, texts, indices, recipe, device=device, progress=show_progress, announce=announce)
 
     temperature, account = 1.0, dict[str, Any]()
-    held_out = _lora_out_of_fold(ids, data, split, recipe.seed, fitted, leaving, say) if split is not None else None
+    held_out = _lora_out_of_fold(asked, data, split, recipe.seed, fitted, leaving, say) if split is not None else None
     if held_out is not None:
         evaluations[held_out.name] = evaluate_held_out(held_out, data, recipe.seed)
         temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
@@ -99,7 +100,7 @@ def run_lora(
     say(_as_text(result))
     left: Exits | None = None
     if leaving is not None and held_out is not None:
-        full, means = predict_layers(result.model, ids, leaving.layers)
+        full, means = predict_layers(result.model, asked, leaving.layers)
         left = leaving.finish(means, full, held_out, say=say)
     after = judge.predict(result.model)
     evaluations[judge.where] = judge.evaluate(after)
@@ -174,7 +175,11 @@ def _lora_out_of_fold(
     leaving: ExitHeads | None,
     say: Say,
 ) -> OutOfFold:
-    """Train once per part on the rows outside it, and return the logits of those inside."""
+    """Train once per part on the rows outside it, and return the logits of those inside.
+
+    Args:
+        ids: of the rows, then of the halves that heads of exits learn from.
+    """
 
     def logits_of(training: Any, rows: Any) -> Any:
         say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")

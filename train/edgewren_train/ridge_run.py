@@ -56,8 +56,8 @@ def run_ridge(
         bar = progress(len(texts), title) if progress else None
         return embedding.embed(encoder, texts, device=device, cache=cache, progress=bar)
 
-    def embedded_at(layers: int) -> Any:
-        return embedding.embed(depths.cut(encoder, layers), data.texts, device=device, cache=cache)
+    def embedded_at(layers: int, texts: Sequence[str] = data.texts) -> Any:
+        return embedding.embed(depths.cut(encoder, layers), texts, device=device, cache=cache)
 
     folded = settings.folded(data)
     chosen: dict[str, Any] = {}
@@ -65,8 +65,10 @@ def run_ridge(
         kept, chosen = choose_depth(encoder, depth, embedded_at, folded, data, settings.folds, say)
         encoder = depths.cut(encoder, kept)
     heads = ExitHeads(exits, encoder.model[0].auto_model, data) if exits is not None else None
+    asked = [*data.texts, *(heads.halves if heads else ())]
     start = time.perf_counter()
-    features = embedded(data.texts, "embedding")
+    whole = embedded(asked, "embedding")
+    features = whole[: len(data.texts)]
     embedding_s = time.perf_counter() - start
     evaluations: dict[str, Evaluation] = {}
     temperature, account = 1.0, dict[str, Any]()
@@ -80,9 +82,9 @@ def run_ridge(
     fit_s = time.perf_counter() - start
     left: Exits | None = None
     if heads is not None and held_out is not None:
-        earlier = {layer: embedded_at(layer) for layer in heads.layers}
-        hold_out_ridge(heads, earlier, features, settings.fit, held_out, data.labels)
-        left = heads.finish(earlier, head.logits(features), held_out, calibrated=settings.calibrated, say=say)
+        earlier = {layer: embedded_at(layer, asked) for layer in heads.layers}
+        hold_out_ridge(heads, earlier, whole, settings.fit, held_out, data.labels)
+        left = heads.finish(earlier, head.logits(whole), held_out, calibrated=settings.calibrated, say=say)
     say(alpha_report(head))
     if test is not None:
         predicted = head.predict(embedded(test.texts, "embedding test file"), data.classes)
