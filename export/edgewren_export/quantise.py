@@ -5,7 +5,8 @@ What enters a matrix product is quantised in one of two ways:
 - After Gelu per token: every row gets its own scale, taken from that row alone, since a few tokens are far larger than
   all others.
 - Elsewhere (after LayerNormalization, and attention's context) with one fixed scale: such rows have a bounded range,
-  and calibration finds it. Where that is not exact enough, per token there too: an eighth slower, a third closer.
+  and calibration finds it. Where that is not exact enough, per token there too, and what Gelu puts out is split into
+  features that grow large and others (`gelu_split`): an eighth slower, almost twice as close.
 
 Outside Gelu, features are smoothed first as in SmoothQuant (Xiao et al. 2022, arXiv:2211.10438): what is large in the
 activations is divided out and multiplied into the weights, exact but for rounding.
@@ -29,6 +30,7 @@ from edgewren.errors import BundleError
 from edgewren_export.attention import fuse_attention
 from edgewren_export.calibration import Range, channel_ranges, token_values
 from edgewren_export.editing import EditableGraph
+from edgewren_export.gelu_split import behind_gelu, split_gelu
 from edgewren_export.residual import Consumers, added_bias, fold_residual_biases
 from edgewren_export.rounding import Inputs, Rounded, observe, round_for, round_to_nearest
 
@@ -48,9 +50,8 @@ _ZERO_POINT = 128
 # Gelu is never below -0.17. With 32 of 256 steps for that, positive values get 223 instead of 127.
 _GELU_ZERO_POINT = 32
 _GELU_FLOOR = 0.17 / _GELU_ZERO_POINT
-_GELU_OPERATORS = ("Gelu", "BiasGelu", "FastGelu")
 _TABLE_ROWS = 1000  # embedding tables with fewer rows are not worth it
-_LAYER = 4  # inputs of products in a transformer layer
+_LAYER = 5  # inputs of products in a transformer layer, where Gelu is split
 _ROUNDING_TOKENS = 10_000  # about 350 tweets
 
 
@@ -72,7 +73,7 @@ class Calibrated:
 
     Attributes:
         model: fp32, with attention in one operator and biases of residual branches moved.
-        ranges: of every input of a product, except those after Gelu.
+        ranges: of every input of a product.
         texts: token rows on which weights are rounded; none: to nearest.
     """
 
@@ -97,8 +98,7 @@ def calibrate(
     inputs = products(graph)
     if not inputs:
         raise BundleError("The graph has no matrix products with constant weights: int8 would change nothing.")
-    ranges = channel_ranges(fused, [name for name in inputs if not _after_gelu(graph, name)], rows)
-    return Calibrated(fused, ranges, texts)
+    return Calibrated(fused, channel_ranges(fused, list(inputs), rows), texts)
 
 
 def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelProto:
@@ -106,10 +106,11 @@ def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelPr
 
     Args:
         calibrated: may be quantised in both ways; it stays as it is.
-        per_token: give every input of a product a scale per token, not only those after Gelu, and round the weights for
-            what enters the products. Closer to fp32, slower to run and to make.
+        per_token: give every input of a product a scale per token, not only those after Gelu, split what Gelu puts out,
+            and round the weights for what enters the products. Closer to fp32, slower to run and to make.
     """
-    graph = EditableGraph(calibrated.model)
+    model = split_gelu(calibrated.model, calibrated.ranges) if per_token else calibrated.model
+    graph = EditableGraph(model)
     consumers = graph.consumers()
     _quantise_tables(graph)
     groups = products(graph)
@@ -117,9 +118,9 @@ def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelPr
     rows = _some(calibrated.texts) if per_token else []
     for start in range(0, len(names), _LAYER):
         layer = names[start : start + _LAYER]
-        exact = token_values(EditableGraph(calibrated.model).until(layer), layer, rows) if rows else {}
+        exact = token_values(EditableGraph(model).until(layer), layer, rows) if rows else {}
         for name in layer:
-            grid = _grid(groups[name], calibrated.ranges.get(name), per_token)
+            grid = _grid(groups[name], None if behind_gelu(graph, name) else calibrated.ranges[name], per_token)
             inputs = _observe(graph, name, grid, exact.pop(name), rows) if rows else None
             rounded = [_rounded(product, grid, inputs) for product in groups[name]]
             if grid.step is None:
@@ -197,11 +198,6 @@ def products(graph: EditableGraph) -> dict[str, list[Product]]:
     return found
 
 
-def _after_gelu(graph: EditableGraph, name: str) -> bool:
-    node = graph.producer(name)
-    return node is not None and node.op_type in _GELU_OPERATORS
-
-
 def _smoothing(group: Sequence[Product], largest: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the factors, float32 [inputs], by which activations are divided and weight rows multiplied."""
     weights = np.max([np.abs(product.weight).max(axis=1) for product in group], axis=0)
@@ -227,13 +223,12 @@ def _quantise_fixed(
     for product, weight in zip(group, rounded, strict=True):
         added = added_bias(graph, consumers, product.output)
         if added is None or added.value.shape != weight.scales.shape:
-            _product(graph, product, weight, quantised, (scale, zero_point), product.output, weight.shift)
+            _product(graph, product, weight, quantised, (scale, zero_point), product.output)
             continue
         gelu = added.node.op_type == "BiasGelu"
         output = added.node.output[0]
         target = f"int8_biased_{product.output}" if gelu else output
-        bias = added.value if weight.shift is None else added.value + weight.shift
-        _product(graph, product, weight, quantised, (scale, zero_point), target, bias)
+        _product(graph, product, weight, quantised, (scale, zero_point), target, bias=added.value)
         if gelu:
             graph.define("Gelu", [target], output, domain="com.microsoft")
 
@@ -267,7 +262,7 @@ def _quantise_per_token(
         width = graph.constant(f"int8_width_{outputs}", np.array([outputs]))
         shape = graph.define("Concat", [leading, width], f"{prefix}_shape_{product.output}", axis=0)
         flat_product = f"int8_product_{product.output}"
-        _product(graph, product, weight, quantised, (scale, _zero_point(graph, point)), flat_product, weight.shift)
+        _product(graph, product, weight, quantised, (scale, _zero_point(graph, point)), flat_product)
         graph.define("Reshape", [flat_product, shape], product.output)
 
 
@@ -285,9 +280,14 @@ def _product(
     quantised: str,
     quantisation: tuple[str, str],
     output: str,
-    bias: NDArray[np.float32] | None,
+    *,
+    bias: NDArray[np.float32] | None = None,
 ) -> None:
-    """Define the int8 product of a quantised input, given its scale and zero point."""
+    """Define the int8 product of a quantised input, given its scale and zero point.
+
+    Args:
+        bias: with one scale only; of a scale per row, onnxruntime 1.32 multiplies the bias with that, too.
+    """
     scale, zero_point = quantisation
     operands = [
         quantised,

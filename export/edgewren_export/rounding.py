@@ -7,7 +7,7 @@ Two steps, both least squares over real tokens:
 - Its rows are rounded one after the other, and each one's error is made up for by those still to come: GPTQ (Frantar et
   al. 2022, arXiv:2210.17323).
 
-What is left of the mean of each output goes into a bias. Pure numpy; what that brings stands in docs/log.md.
+Pure numpy; what that brings stands in docs/log.md.
 """
 
 from __future__ import annotations
@@ -32,12 +32,10 @@ class Rounded:
     Attributes:
         values: int8 [inputs, outputs].
         scales: of its columns, float32 [outputs].
-        shift: to be added to the product, float32 [outputs]; None where nothing is known of the inputs.
     """
 
     values: NDArray[np.int8]
     scales: NDArray[np.float32]
-    shift: NDArray[np.float32] | None = None
 
 
 def round_to_nearest(weight: NDArray[np.float32]) -> Rounded:
@@ -54,14 +52,11 @@ class Inputs:
         order: rows, those first of which most depends.
         spread: upper Cholesky factor of the inverse second moments of the int8 model's inputs, in that order.
         correction: [inputs, inputs], what to add to a weight per weight to make up for the inputs' own error.
-        mean, quantised_mean: of the inputs in the fp32 and in the int8 model.
     """
 
     order: NDArray[np.intp]
     spread: NDArray[np.float64]
     correction: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    quantised_mean: NDArray[np.float64]
 
 
 def observe(values: NDArray[np.float32], quantised: NDArray[np.float32]) -> Inputs:
@@ -81,8 +76,6 @@ def observe(values: NDArray[np.float32], quantised: NDArray[np.float32]) -> Inpu
         order=order,
         spread=np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float64),
         correction=np.asarray(np.linalg.solve(moments + _MOVING_DAMPING * unit, errors), np.float64),
-        mean=values.mean(axis=0, dtype=np.float64),
-        quantised_mean=quantised.mean(axis=0, dtype=np.float64),
     )
 
 
@@ -94,8 +87,7 @@ def round_for(weight: NDArray[np.float32], inputs: Inputs) -> Rounded:
     values = _rounded_in_turn(moved[inputs.order], inputs.spread, scales.astype(np.float64))
     restored = np.empty_like(values)
     restored[inputs.order] = values
-    shift = inputs.mean @ exact - inputs.quantised_mean @ (restored * scales.astype(np.float64))
-    return Rounded(restored, scales, shift.astype(np.float32))
+    return Rounded(restored, scales)
 
 
 def _rounded_in_turn(

@@ -15,6 +15,7 @@ from edgewren_export.attention import fuse_attention
 from edgewren_export.calibration import channel_ranges, vocabulary_rows
 from edgewren_export.editing import EditableGraph
 from edgewren_export.first_token import first_token_only
+from edgewren_export.gelu_split import split_gelu
 from edgewren_export.optimise import operators, optimise
 from edgewren_export.residual import fold_residual_biases
 from edgewren_export.trained_model import read_trained_model
@@ -101,6 +102,37 @@ def test_biases_of_residual_branches_move_into_the_normalisation(optimised, reci
     layers = operators(model)["Softmax"]
     assert operators(model)["Add"] - operators(folded)["Add"] == 2 * layers
     assert_same_run(model, folded, rows)
+
+
+def gelu_ranges(model, rows):
+    """Ranges of what Gelu puts out, and of nothing else."""
+    names = [node.output[0] for node in model.graph.node if node.op_type == "BiasGelu"]
+    return channel_ranges(model, names, rows)
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), MODELS)
+def test_large_features_behind_gelu_are_apart_and_the_model_computes_the_same(optimised, recipe, architecture):
+    model, rows = optimised(recipe, architecture)
+    ranges = gelu_ranges(model, rows)
+    split = split_gelu(model, ranges)
+    onnx.checker.check_model(split)
+    assert_same_run(model, split, rows)
+    for name, whole in ranges.items():
+        parts = channel_ranges(split, [f"{name}_large", f"{name}_others"], rows)
+        large, others = (parts[f"{name}_{part}"].high for part in ("large", "others"))
+        assert 16 <= len(large) < len(whole.high) == len(large) + len(others)
+        assert large.min() >= others.max() - 1e-5
+    assert not any(name in entry.input for entry in split.graph.node for name in ranges)
+
+
+def test_gelu_that_something_else_reads_too_stays_whole(optimised):
+    model, rows = optimised("lora", "bert")
+    ranges = gelu_ranges(model, rows)
+    first, *rest = ranges
+    edited = EditableGraph(model)
+    edited.define("Identity", [first], "watched")
+    read_twice = edited.extend_outputs([onnx.ValueInfoProto(name="watched")])
+    assert operators(split_gelu(read_twice, ranges))["BiasGelu"] == 1 + 2 * len(rest)
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), [entry for entry in MODELS if "lora" in str(entry)])
