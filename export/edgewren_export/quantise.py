@@ -30,7 +30,7 @@ from edgewren.errors import BundleError
 from edgewren_export.attention import fuse_attention
 from edgewren_export.calibration import Range, channel_ranges, token_values
 from edgewren_export.editing import EditableGraph
-from edgewren_export.gelu_split import behind_gelu, split_gelu
+from edgewren_export.gelu_split import split_gelu
 from edgewren_export.residual import Consumers, added_bias, fold_residual_biases
 from edgewren_export.rounding import Inputs, Rounded, observe, round_for, round_to_nearest
 
@@ -50,6 +50,7 @@ _ZERO_POINT = 128
 # Gelu is never below -0.17. With 32 of 256 steps for that, positive values get 223 instead of 127.
 _GELU_ZERO_POINT = 32
 _GELU_FLOOR = 0.17 / _GELU_ZERO_POINT
+_GELU_OPERATORS = ("Gelu", "BiasGelu", "FastGelu")
 _TABLE_ROWS = 1000  # embedding tables with fewer rows are not worth it
 _LAYER = 5  # inputs of products in a transformer layer, where Gelu is split
 _ROUNDING_TOKENS = 10_000  # about 350 tweets
@@ -109,7 +110,7 @@ def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelPr
         per_token: give every input of a product a scale per token, not only those after Gelu, split what Gelu puts out,
             and round the weights for what enters the products. Closer to fp32, slower to run and to make.
     """
-    model = split_gelu(calibrated.model, calibrated.ranges) if per_token else calibrated.model
+    model = split_gelu(calibrated.model, calibrated.ranges, narrowest=_SMALLEST) if per_token else calibrated.model
     graph = EditableGraph(model)
     consumers = graph.consumers()
     _quantise_tables(graph)
@@ -120,7 +121,7 @@ def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelPr
         layer = names[start : start + _LAYER]
         exact = token_values(EditableGraph(model).until(layer), layer, rows) if rows else {}
         for name in layer:
-            grid = _grid(groups[name], None if behind_gelu(graph, name) else calibrated.ranges[name], per_token)
+            grid = _grid(groups[name], None if _after_gelu(graph, name) else calibrated.ranges[name], per_token)
             inputs = _observe(graph, name, grid, exact.pop(name), rows) if rows else None
             rounded = [_rounded(product, grid, inputs) for product in groups[name]]
             if grid.step is None:
@@ -196,6 +197,11 @@ def products(graph: EditableGraph) -> dict[str, list[Product]]:
             continue
         found.setdefault(node.input[0], []).append(Product(node, weight))
     return found
+
+
+def _after_gelu(graph: EditableGraph, name: str) -> bool:
+    node = graph.producer(name)
+    return node is not None and node.op_type in _GELU_OPERATORS
 
 
 def _smoothing(group: Sequence[Product], largest: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -114,7 +114,7 @@ def gelu_ranges(model, rows):
 def test_large_features_behind_gelu_are_apart_and_the_model_computes_the_same(optimised, recipe, architecture):
     model, rows = optimised(recipe, architecture)
     ranges = gelu_ranges(model, rows)
-    split = split_gelu(model, ranges)
+    split = split_gelu(model, ranges, narrowest=16)
     onnx.checker.check_model(split)
     assert_same_run(model, split, rows)
     for name, whole in ranges.items():
@@ -132,7 +132,7 @@ def test_gelu_that_something_else_reads_too_stays_whole(optimised):
     edited = EditableGraph(model)
     edited.define("Identity", [first], "watched")
     read_twice = edited.extend_outputs([onnx.ValueInfoProto(name="watched")])
-    assert operators(split_gelu(read_twice, ranges))["BiasGelu"] == 1 + 2 * len(rest)
+    assert operators(split_gelu(read_twice, ranges, narrowest=16))["BiasGelu"] == 1 + 2 * len(rest)
 
 
 @pytest.mark.parametrize(("recipe", "architecture"), [entry for entry in MODELS if "lora" in str(entry)])
