@@ -155,11 +155,37 @@ def _before_split(graph: EditableGraph, name: str, order: list[int]) -> _Split |
     if turned is None or turned.op_type != "Transpose" or attribute(turned, "perm") != order:
         return None
     split = graph.producer(turned.input[0])
-    shape = graph.producer(split.input[1]) if split is not None and split.op_type == "Reshape" else None
-    if split is None or shape is None or shape.op_type != "Concat" or len(shape.input) != 4:
+    if split is None or split.op_type != "Reshape":
         return None
-    heads, size = (graph.value(entry) for entry in shape.input[2:])
-    return None if heads is None or size is None else _Split(split.input[0], int(heads[0]), int(size[0]))
+    heads, size = _last_two(graph, split.input[1])
+    features = _features(graph, split.input[0])
+    if heads is None or size is None:
+        return None
+    if features is not None:  # transformers 5 leaves the heads to be inferred: -1
+        heads = features // size if heads < 0 < size else heads
+        size = features // heads if size < 0 < heads else size
+    return _Split(split.input[0], heads, size) if heads > 0 and size > 0 else None
+
+
+def _last_two(graph: EditableGraph, shape: str) -> tuple[int | None, int | None]:
+    """Return the last two of a shape's four sizes: a constant, or joined from parts of which these are constants."""
+    whole, joined = graph.value(shape), graph.producer(shape)
+    sizes: list[int | None] = []
+    if whole is not None:
+        sizes = [int(size) for size in whole.ravel()]
+    elif joined is not None and joined.op_type == "Concat":
+        parts = [graph.value(part) for part in joined.input]
+        sizes = [None if part is None else int(part.ravel()[0]) for part in parts]
+    return (sizes[2], sizes[3]) if len(sizes) == 4 else (None, None)
+
+
+def _features(graph: EditableGraph, name: str) -> int | None:
+    """Return the last dimension of a product with a constant weight, and of its sum with a bias; None for others."""
+    node = graph.producer(name)
+    constants = [] if node is None else [value for entry in node.input if (value := graph.value(entry)) is not None]
+    if node is None or node.op_type not in ("MatMul", "Add") or not constants or constants[0].ndim == 0:
+        return None
+    return int(constants[0].shape[-1])
 
 
 def without_expand(graph: EditableGraph, name: str) -> str:

@@ -162,7 +162,7 @@ def _gathers(graph: EditableGraph, name: str) -> list[onnx.NodeProto] | None:
 def _always_zero(graph: EditableGraph, name: str) -> bool:
     """Whether an index tensor is cut and spread out of constant zeros."""
     node = graph.producer(name)
-    while node is not None and node.op_type in ("Expand", "Slice", "Gather", "Unsqueeze"):
+    while node is not None and node.op_type in ("Expand", "Slice", "Gather", "GatherElements", "Unsqueeze"):
         name = node.input[0]
         node = graph.producer(name)
     value = graph.value(name)

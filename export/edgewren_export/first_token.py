@@ -41,6 +41,7 @@ def first_token_only(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
     if query is None or len(consumers[query.output[0]]) != 1 or len(consumers[patterns[0].query]) != 1:
         return model, False
     _rewrite(graph, layer, patterns[0], source, query)
+    _split_kept_tokens(graph, patterns[0], consumers[patterns[0].query][0])
     return graph.finish(), True
 
 
@@ -106,6 +107,15 @@ def _rewrite(
     if merged is not None:
         shape = graph.constant("first_token_shape", np.array([0, -1, pattern.hidden], np.int64))
         graph.define("Reshape", [merged.input[0], shape], pattern.context)
+
+
+def _split_kept_tokens(graph: EditableGraph, pattern: AttentionPattern, split: onnx.NodeProto) -> None:
+    """Let the split of the query into heads infer how many tokens there are, where its shape names all of them."""
+    shape = graph.producer(split.input[1])
+    if shape is None or graph.value(shape.input[1]) is None:
+        inferred = np.array([0, -1, pattern.heads, pattern.hidden // pattern.heads], np.int64)
+        inputs = [split.input[0], graph.constant("first_token_heads", inferred)]
+        graph.define("Reshape", inputs, split.output[0])
 
 
 def _slice(graph: EditableGraph, name: str, *, axis: int) -> str:

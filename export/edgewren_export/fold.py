@@ -34,17 +34,13 @@ class Head:
         """Return the same head as a fitted scikit-learn Pipeline(StandardScaler, RidgeClassifier)."""
         from sklearn.linear_model import RidgeClassifier
         from sklearn.pipeline import Pipeline
-        from sklearn.preprocessing import LabelBinarizer, StandardScaler
+        from sklearn.preprocessing import StandardScaler
 
-        scaler = StandardScaler()
+        # Fitted to one row per label first: what else a fit leaves behind differs between releases.
+        rows = np.zeros((len(labels), len(self.mean)))
+        scaler, classifier = StandardScaler().fit(rows), RidgeClassifier().fit(rows, list(labels))
         scaler.mean_, scaler.scale_, scaler.var_ = self.mean, self.scale, self.scale**2
-        scaler.n_features_in_, scaler.n_samples_seen_ = len(self.mean), 1
-        classifier = RidgeClassifier()
         classifier.coef_, classifier.intercept_ = self.coef, self.intercept
-        classifier.n_features_in_ = len(self.mean)
-        binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(list(labels))
-        classifier._label_binarizer = binarizer  # noqa: SLF001  what its fit leaves behind, and predict reads
-        classifier.classes_ = binarizer.classes_
         return Pipeline([("scaler", scaler), ("ridge", classifier)])
 
 

@@ -129,7 +129,11 @@ def load(model: TrainedModel) -> Any:
 
 @contextlib.contextmanager
 def _reporting_damage(folder: Path) -> Iterator[None]:
-    """Turn what the Hugging Face libraries raise on damaged files into a BundleError."""
+    """Turn what the Hugging Face libraries raise on damaged files into a BundleError; show no bars for milliseconds."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     except ImportError:
@@ -137,6 +141,9 @@ def _reporting_damage(folder: Path) -> Iterator[None]:
     except Exception as error:  # a dozen unrelated classes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BundleError(f"{folder} cannot be loaded: {reason}. Train again.") from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def scoring_module(model: TrainedModel, loaded: Any) -> torch.nn.Module:

@@ -95,6 +95,41 @@ def test_attention_is_one_operator_and_computes_the_same(optimised, recipe, arch
     assert_same_run(model, fused, rows)
 
 
+def with_inferred_heads(model):
+    """Split into heads as transformers 5 writes it: sizes of batch and sequence, then -1, then the size of a head."""
+    edited = EditableGraph(model)
+    inferred = edited.constant("inferred", np.array([-1], np.int64))
+    batch, sequence = (
+        edited.define("Shape", ["input_ids"], f"size_{axis}", start=axis, end=axis + 1) for axis in (0, 1)
+    )
+    splits = 0
+    for node in edited.nodes():
+        shape = edited.producer(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is None or shape.op_type != "Concat" or len(shape.input) != 4:
+            continue
+        sizes = [batch, sequence, inferred, shape.input[3]]
+        edited.define("Concat", sizes, f"{node.output[0]}_sizes", axis=0)
+        edited.define("Reshape", [node.input[0], f"{node.output[0]}_sizes"], node.output[0], allowzero=1)
+        splits += 1
+    return edited.finish(), splits
+
+
+def test_heads_that_the_graph_leaves_to_be_inferred_are_understood(optimised):
+    model, rows = optimised("lora", "bert")
+    model, splits = with_inferred_heads(model)
+    layers = operators(model)["Softmax"]
+    assert splits == 3 * layers
+    fused, count = fuse_attention(model)
+    assert count == layers
+    assert_same_run(model, fused, rows)
+    edited, changed = first_token_only(model)
+    assert changed
+    assert_same_run(model, edited, rows)
+    fused, count = fuse_attention(edited)
+    assert count == layers
+    assert_same_run(model, fused, rows)
+
+
 @pytest.mark.parametrize(("recipe", "architecture"), MODELS)
 def test_biases_of_residual_branches_move_into_the_normalisation(optimised, recipe, architecture):
     model, rows = optimised(recipe, architecture)

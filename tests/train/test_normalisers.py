@@ -11,7 +11,7 @@ import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from edgewren import tokenizer_scan
 from edgewren.errors import UsageError
@@ -108,7 +108,7 @@ def test_files_load_in_transformers_with_the_runtimes_ids(encoder_folder, tmp_pa
     files.write(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     ours = TextTokenizer(files.tokenizer.encode(), 24)
-    assert type(theirs).__name__ == "PreTrainedTokenizerFast"
+    assert type(theirs) is PreTrainedTokenizerFast
     texts = [*TWEETS, *tiny_models.MIXED_TEXTS]
     encoded = theirs(texts, truncation=True)
     assert encoded["input_ids"] == ours.encode(texts).ids
