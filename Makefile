@@ -17,7 +17,7 @@ BUNDLES ?= artifacts
 TRAINED_ON = $(DATA)/media_bias_train.csv --label-column bias --encoder minilm --test $(DATA)/media_bias_test.csv
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: demo demo-train artifacts test test-fast test-scale prove-archives check format bench bench-rivals fuzz-bundles bench-load clean
+.PHONY: demo demo-train artifacts test test-fast test-scale test-versions test-oldest test-newest prove-archives check format bench bench-rivals fuzz-bundles bench-load clean
 
 demo: $(CPU_VENV)/.ready ## score a shipped file with the default inside the wheel and with a larger bundle; needs no more than edgewren[cpu]
 	@rm -rf $(DEMO) && mkdir $(DEMO)
@@ -49,6 +49,11 @@ test-fast: $(VENV)/.ready ## tests without real models and fresh environments
 
 test-scale: $(SCALE_VENV)/.ready ## Ray with two workers and Spark local[2], workers killed at random; needs Java 17
 	$(SCALE_BIN)/python -m pytest tests/scale -m scale
+
+test-versions: test-oldest test-newest ## the fast tests with the oldest versions that pyproject.toml admits, and with newer ones than constraints.txt
+
+test-oldest test-newest: test-%: .venv-%/.ready
+	.venv-$*/bin/python -m pytest -m "not slow" tests/runtime tests/archive tests/train tests/export
 
 prove-archives: $(VENV)/.ready ## failing operations, deaths, power cuts, kills while archives are scored
 	$(BIN)/python -m pytest tests/archive -m "proof or not proof"
@@ -97,6 +102,12 @@ $(SCALE_VENV)/.ready: pyproject.toml constraints.txt
 	$(SCALE_BIN)/python $(PIP_INSTALL) -e ".[cpu,ray,spark]" pytest onnx
 	@touch $@
 
+.venv-oldest/.ready .venv-newest/.ready: .venv-%/.ready: pyproject.toml tests/versions/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip $(PIP_QUIETLY) -c tests/versions/$*.txt torch
+	.venv-$*/bin/python -m pip $(PIP_QUIETLY) -c tests/versions/$*.txt -e ".[all,serve]" pytest hypothesis httpx gunicorn
+	@touch $@
+
 $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(RIVALS_VENV)
 	$(RIVALS_BIN)/python -m pip $(PIP_QUIETLY) -c benchmarks/requirements.txt torch
@@ -105,4 +116,4 @@ $(RIVALS_VENV)/.ready: benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CPU_VENV) $(SCALE_VENV) $(RIVALS_VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CPU_VENV) $(SCALE_VENV) $(RIVALS_VENV) .venv-oldest .venv-newest $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
