@@ -11,8 +11,6 @@ given back. The largest reading of all (mib_at_most) is with it. The last line i
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import gc
 import json
 import random
@@ -23,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgewren import Classifier
+from edgewren.device import return_free_memory
 
 WINDOW = 2_000
 FLAT_AFTER = 10_000
@@ -36,14 +35,11 @@ _WORDS = """
 
 
 def resident_mib() -> float:
-    """Return this process's resident memory. Linux only."""
+    """Return this process's resident memory. Linux only.
+
+    Between two lives it stands at 125 or at 190 MiB, by chance, unless what is free is returned before.
+    """
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_MIB
-
-
-def give_back_free_memory() -> None:
-    """Have glibc return what is free already. Else it stands at 125 or at 190 MiB between two lives, by chance."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def texts(count: int, longest_words: int) -> Iterator[str]:
@@ -65,7 +61,7 @@ def score_many(classifier: Classifier, count: int, longest_words: int) -> dict[s
         most = max(most, resident_mib())
         for readings, due in ((early, scored <= FLAT_AFTER), (late, scored > count - FLAT_AFTER)):
             if due:
-                give_back_free_memory()
+                return_free_memory()
                 readings.append(resident_mib())
         if scored % (50 * WINDOW) == 0:
             print(
@@ -84,12 +80,12 @@ def live_and_die(bundle: str, cycles: int, options: dict[str, object]) -> dict[s
     """Load, score and close again and again. Return resident memory after the first time and after the last."""
     some = list(texts(64, 30))
     first = 0.0
-    give_back_free_memory()
+    return_free_memory()
     for cycle in range(cycles):
         with Classifier.load(bundle, **options) as classifier:  # type: ignore[arg-type]
             classifier.predict(some)
         gc.collect()
-        give_back_free_memory()
+        return_free_memory()
         if cycle == 0:
             first = resident_mib()
     return {"cycles": cycles, "mib_after_the_first": first, "mib_after_the_last": resident_mib()}

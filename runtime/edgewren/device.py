@@ -133,6 +133,17 @@ def threads_keep_memory() -> bool:
     return False
 
 
+def return_free_memory() -> None:
+    """Have glibc's malloc give the system what was freed and lies between what is still in use; elsewhere do nothing.
+
+    It takes milliseconds, and holds up other threads' allocations for as long.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # no such function: another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def granted_cores() -> int:
     """Return how many CPU cores this process may really use, at least 1.
 

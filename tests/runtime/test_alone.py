@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgewren import Classifier
 from edgewren.alone import _LOOK_AGAIN, _RECENT, _WORTH_IT, AloneSession, Race
+from edgewren.device import threads_keep_memory
 from edgewren.errors import BundleError, UsageError
 
 TEXTS = ["good vote", "bad", "", "good good bad vote \u00e9", "vote " * 40]
@@ -118,6 +121,34 @@ def test_a_session_that_cannot_be_made_is_told_and_done_without(classifier, capl
             alone._making.result()
         np.testing.assert_array_equal(singly(classifier), classifier.score(TEXTS).logits)
     assert "no second session for single texts: gone" in caplog.text
+
+
+@pytest.mark.skipif(
+    not threads_keep_memory(), reason="only glibc's malloc keeps what is freed between two things in use"
+)
+def test_memory_that_is_freed_before_and_while_the_session_is_made_is_returned(classifier):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+    def leave_holes() -> tuple[bytes, int]:
+        """Fill and free 64 MB below something that stays: malloc can give none of it back by itself."""
+        freed = [b"x" * 60_000 for _ in range(1000)]
+        stays = b"x" * 60_000
+        freed.clear()
+        return stays, resident()
+
+    def make():
+        before_making.append(resident())
+        return leave_holes()
+
+    before_making: list[int] = []
+    with_holes = leave_holes()
+    alone = AloneSession(make)
+    for _ in range(_WORTH_IT):
+        alone.ready()
+    made = alone._making.result()
+    assert before_making[0] < with_holes[1] - 50e6
+    assert resident() < made[1] - 50e6
 
 
 def test_close_closes_both_also_while_one_is_being_made(tiny_bundle, warm):
