@@ -140,7 +140,7 @@ def return_free_memory() -> None:
     """
     import ctypes
 
-    with contextlib.suppress(OSError, AttributeError):  # no such function: another C library
+    if threads_keep_memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -26,8 +26,11 @@ _IDENTITY_MODEL = (
     b"B\x04\n\x00\x10\x0d"  # ModelProto.opset_import: domain "", version 13
 )
 
-_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
-"""What decides the speed of fp32 (avx2, avx512f), int8 (vnni, amx_int8) and bf16 kernels."""
+_CPU_FLAGS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimddp", "i8mm", "bf16"),
+)
+"""What decides the speed of fp32 (avx2, avx512f), int8 (vnni, amx_int8) and bf16 kernels; on ARM of int8 and bf16."""
 
 _SHOWN_EXTRAS = ("parquet", "plot", "train", "export")
 _UNLIMITED = 2**60
@@ -133,10 +136,10 @@ def _providers(onnxruntime: Any) -> dict[str, str]:
     return found
 
 
-def _cpu() -> tuple[str, tuple[str, ...] | None]:
+def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...] | None]:
     """Return the CPU's name and its relevant flags. Only Linux tells."""
     with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
         fields: dict[str, str] = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text, flags=re.MULTILINE))
         flags = frozenset(fields.get("flags", fields.get("Features", "")).split())
         return fields.get("model name", platform.machine()), tuple(flag for flag in _CPU_FLAGS if flag in flags)
@@ -159,8 +162,12 @@ def _memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def _extras() -> dict[str, dict[str, str | None]]:
+    try:
+        requirements = metadata.requires("edgewren") or []
+    except metadata.PackageNotFoundError:  # copied or frozen into another program
+        return {}
     found: dict[str, dict[str, str | None]] = {name: {} for name in _SHOWN_EXTRAS}
-    for requirement in metadata.requires("edgewren") or []:
+    for requirement in requirements:
         package = re.match(r"[A-Za-z0-9._-]+", requirement)
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
         if package and extra and extra[1] in found and package[0] != "edgewren":

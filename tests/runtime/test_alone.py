@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import threading
 import time
 from pathlib import Path
@@ -128,7 +127,7 @@ def test_a_session_that_cannot_be_made_is_told_and_done_without(classifier, capl
 )
 def test_memory_that_is_freed_before_and_while_the_session_is_made_is_returned(classifier):
     def resident() -> int:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def leave_holes() -> tuple[bytes, int]:
         """Fill and free 64 MB below something that stays: malloc can give none of it back by itself."""

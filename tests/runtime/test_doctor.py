@@ -86,6 +86,21 @@ def test_memory_limit_is_read_from_either_cgroup_version(tmp_path):
     assert diagnosis._memory_limit(tmp_path) == 2**30
 
 
+def test_flags_of_arm_are_told(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd aes atomics asimddp i8mm\nCPU part\t: 0xd49\n")
+    assert diagnosis._cpu(cpuinfo)[1] == ("asimddp", "i8mm")
+
+
+def test_a_copy_that_is_not_installed_is_diagnosed_without_extras(monkeypatch, capsys):
+    def not_installed(name):
+        raise diagnosis.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(diagnosis.metadata, "requires", not_installed)
+    assert main(["doctor"]) == 0
+    assert "extra " not in capsys.readouterr().out
+
+
 def test_the_identity_model_is_sound():
     onnx = pytest.importorskip("onnx")
     model = onnx.load_model_from_string(diagnosis._IDENTITY_MODEL)
