@@ -161,7 +161,7 @@ def _before_split(graph: EditableGraph, name: str, order: list[int]) -> _Split |
     features = _features(graph, split.input[0])
     if heads is None or size is None:
         return None
-    if features is not None:  # transformers 5 leaves the heads to be inferred: -1
+    if features is not None:  # transformers 5.24 leaves the heads to be inferred: -1
         heads = features // size if heads < 0 < size else heads
         size = features // heads if size < 0 < heads else size
     return _Split(split.input[0], heads, size) if heads > 0 and size > 0 else None

@@ -90,7 +90,7 @@ def load_sentence_encoder(model: TrainedModel) -> SentenceEncoder:
     """
     from sentence_transformers import SentenceTransformer
 
-    with _reporting_damage(model.folder / "encoder"):
+    with _loading(model.folder / "encoder"):
         loaded = SentenceTransformer(
             str(model.folder / "encoder"),
             device="cpu",
@@ -110,7 +110,7 @@ def load_classifier(model: TrainedModel) -> Any:
     """
     from transformers import AutoModelForSequenceClassification
 
-    with _reporting_damage(model.folder / "classifier"):
+    with _loading(model.folder / "classifier"):
         return AutoModelForSequenceClassification.from_pretrained(
             model.folder / "classifier", attn_implementation="eager", dtype=torch.float32, local_files_only=True
         ).eval()
@@ -128,8 +128,8 @@ def load(model: TrainedModel) -> Any:
 
 
 @contextlib.contextmanager
-def _reporting_damage(folder: Path) -> Iterator[None]:
-    """Turn what the Hugging Face libraries raise on damaged files into a BundleError; show no bars for milliseconds."""
+def _loading(folder: Path) -> Iterator[None]:
+    """Turn what the Hugging Face libraries raise on damaged files into a BundleError, and silence their bars."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()
