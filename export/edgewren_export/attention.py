@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgewren_export.editing import EditableGraph
+from edgewren_export.residual import biased_product
 
 if TYPE_CHECKING:
     import onnx
@@ -180,12 +181,11 @@ def _last_two(graph: EditableGraph, shape: str) -> tuple[int | None, int | None]
 
 
 def _features(graph: EditableGraph, name: str) -> int | None:
-    """Return the last dimension of a product with a constant weight, and of its sum with a bias; None for others."""
-    node = graph.producer(name)
-    constants = [] if node is None else [value for entry in node.input if (value := graph.value(entry)) is not None]
-    if node is None or node.op_type not in ("MatMul", "Add") or not constants or constants[0].ndim == 0:
-        return None
-    return int(constants[0].shape[-1])
+    """Return the last dimension of a product with a constant weight, with or without a bias; None for others."""
+    biased = biased_product(graph, name)
+    product = graph.producer(name) if biased is None else biased.product
+    weight = graph.value(product.input[1]) if product is not None and product.op_type == "MatMul" else None
+    return None if weight is None else int(weight.shape[-1])
 
 
 def without_expand(graph: EditableGraph, name: str) -> str:
