@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from edgewren_export.biases import biased_product
 from edgewren_export.editing import EditableGraph
-from edgewren_export.residual import biased_product
 
 if TYPE_CHECKING:
     import onnx

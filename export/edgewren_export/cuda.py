@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren_export.attention import AttentionPattern, attention_bias, attribute, find_attention
+from edgewren_export.biases import added_bias, biased_product
 from edgewren_export.editing import EditableGraph
 from edgewren_export.isolation import join_rows
-from edgewren_export.residual import added_bias, biased_product
 
 if TYPE_CHECKING:
     import onnx

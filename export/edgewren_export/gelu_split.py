@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewren_export.biases import Consumers
 from edgewren_export.calibration import Range
 from edgewren_export.editing import EditableGraph
-from edgewren_export.residual import Consumers
 
 if TYPE_CHECKING:
     import onnx

@@ -1,20 +1,12 @@
 """int8 that never depends on a text's neighbours, from stock operators.
 
-What enters a matrix product is quantised in one of two ways:
+Hidden states are centred first (`centring`). What enters a product is quantised with one calibrated scale, or behind
+Gelu with a scale per token, taken from that token alone (`grids`); Gelu's features that grow large get a product of
+their own (`gelu_split`). Weights have one scale per column, and are rounded for the inputs that they meet (`rounding`).
+Word embeddings have one scale per row.
 
-- After Gelu per token: every row gets its own scale, taken from that row alone, since a few tokens are far larger than
-  all others.
-- Elsewhere (after LayerNormalization, and attention's context) with one fixed scale: such rows have a bounded range,
-  and calibration finds it. Where that is not exact enough, per token there too, and what Gelu puts out is split into
-  features that grow large and others (`gelu_split`): an eighth slower, almost twice as close.
-
-Outside Gelu, features are smoothed first as in SmoothQuant (Xiao et al. 2022, arXiv:2211.10438): what is large in the
-activations is divided out and multiplied into the weights, exact but for rounding.
-
-(The usual dynamic quantisation has one scale per tensor: a text's score then moves with the batch around it.) Weights
-have one scale per column; with scales per token throughout they are also rounded for the inputs that they meet
-(`rounding`). Word embeddings have one scale per row. Knows ONNX graphs, nothing of texts. Measurements stand in
-docs/log.md.
+(The usual dynamic quantisation has one scale per tensor: a text's score then moves with the batch around it.) Knows
+ONNX graphs, nothing of texts. Measurements stand in docs/log.md.
 """
 
 from __future__ import annotations
@@ -28,30 +20,22 @@ from numpy.typing import NDArray
 
 from edgewren.errors import BundleError
 from edgewren_export.attention import fuse_attention
+from edgewren_export.biases import Consumers, added_bias
 from edgewren_export.calibration import Range, channel_ranges, token_values
+from edgewren_export.centring import centre
 from edgewren_export.editing import EditableGraph
 from edgewren_export.gelu_split import split_gelu
-from edgewren_export.residual import Consumers, added_bias, fold_residual_biases
+from edgewren_export.grids import GELU, Grid, fixed
 from edgewren_export.rounding import Inputs, Rounded, observe, round_for, round_to_nearest
 
 if TYPE_CHECKING:
     import onnx
 
-SMOOTHING = 0.8
-"""Share of an activation channel's range that moves into the weights. Mean |difference| of logits from fp32, 1,300
-tweets, ridge: 0.35 0.0088, 0.5 0.0056, 0.65 0.0046, 0.8 0.0042, 1.0 0.0043."""
-
-HEADROOM = 1.1
-"""How far beyond the calibrated range values may go before they are cut: cutting costs far more than coarser steps."""
-
 _SMALLEST = 16  # columns of a weight: the head's few cost nothing in fp32
-_TINY = 1e-12
-_ZERO_POINT = 128
-# Gelu is never below -0.17. With 32 of 256 steps for that, positive values get 223 instead of 127.
-_GELU_ZERO_POINT = 32
-_GELU_FLOOR = 0.17 / _GELU_ZERO_POINT
 _GELU_OPERATORS = ("Gelu", "BiasGelu", "FastGelu")
 _TABLE_ROWS = 1000  # embedding tables with fewer rows are not worth it
+_SCALES_AND_BIAS = (3, 6)  # inputs of MatMulIntegerToFloat: the weight's scales per column, and the bias
+_OPSET = 21  # QuantizeLinear in blocks
 _LAYER = 5  # inputs of products in a transformer layer, where Gelu is split
 _ROUNDING_TOKENS = 10_000  # about 350 tweets
 
@@ -73,9 +57,9 @@ class Calibrated:
     """A model ready to be quantised.
 
     Attributes:
-        model: fp32, with attention in one operator and biases of residual branches moved.
+        model: fp32, with attention in one operator and centred hidden states.
         ranges: of every input of a product.
-        texts: token rows on which weights are rounded; none: to nearest.
+        texts: token rows for which smoothing is chosen and weights are rounded; none: the usual share, to nearest.
     """
 
     model: onnx.ModelProto
@@ -94,82 +78,52 @@ def calibrate(
     Raises:
         BundleError: the model has nothing to quantise.
     """
-    fused = fold_residual_biases(fuse_attention(model)[0])
-    graph = EditableGraph(fused)
-    inputs = products(graph)
+    fused = EditableGraph(fuse_attention(model)[0]).finish(opset=_OPSET)
+    inputs = products(EditableGraph(fused))
     if not inputs:
         raise BundleError("The graph has no matrix products with constant weights: int8 would change nothing.")
-    return Calibrated(fused, channel_ranges(fused, list(inputs), rows), texts)
+    return Calibrated(*centre(fused, channel_ranges(fused, list(inputs), rows)), texts)
 
 
-def quantise(calibrated: Calibrated, *, per_token: bool = False) -> onnx.ModelProto:
-    """Return the model with int8 products and word embeddings.
-
-    Args:
-        calibrated: may be quantised in both ways; it stays as it is.
-        per_token: give every input of a product a scale per token, not only those after Gelu, split what Gelu puts out,
-            and round the weights for what enters the products. Closer to fp32, slower to run and to make.
-    """
-    model = split_gelu(calibrated.model, calibrated.ranges, narrowest=_SMALLEST) if per_token else calibrated.model
+def quantise(calibrated: Calibrated) -> onnx.ModelProto:
+    """Return the model with int8 products and word embeddings."""
+    model = split_gelu(calibrated.model, calibrated.ranges, narrowest=_SMALLEST)
     graph = EditableGraph(model)
     consumers = graph.consumers()
     _quantise_tables(graph)
     groups = products(graph)
     names = list(groups)
-    rows = _some(calibrated.texts) if per_token else []
+    rows = _some(calibrated.texts)
     for start in range(0, len(names), _LAYER):
         layer = names[start : start + _LAYER]
         exact = token_values(EditableGraph(model).until(layer), layer, rows) if rows else {}
         for name in layer:
-            grid = _grid(groups[name], None if _after_gelu(graph, name) else calibrated.ranges[name], per_token)
-            inputs = _observe(graph, name, grid, exact.pop(name), rows) if rows else None
+            values = exact.pop(name, None)
+            grid = _grid(graph, name, groups[name], calibrated.ranges, values)
+            inputs = None if values is None else _observe(graph, name, grid, values, rows)
             rounded = [_rounded(product, grid, inputs) for product in groups[name]]
             if grid.step is None:
                 _quantise_per_token(graph, name, groups[name], grid, rounded)
             else:
-                _quantise_fixed(graph, consumers, name, groups[name], grid, rounded)
+                _quantise_fixed(graph, consumers, name, groups[name], grid, grid.step, rounded)
     return graph.finish()
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """How one input is quantised.
-
-    Attributes:
-        smooth: factors by which its features are divided first, float32 [inputs]; None after Gelu.
-        step: the scale; None: one per token.
-        point: zero point.
-        floor: the smallest scale of a token.
-    """
-
-    smooth: NDArray[np.float32] | None
-    step: np.float32 | None
-    point: int
-    floor: float = _TINY
-
-    def smoothed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return values if self.smooth is None else values * (np.float32(1) / self.smooth)
-
-    def quantised(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what becomes of smoothed values, float32 [tokens, inputs], as the operators compute it."""
-        step = self.step
-        if step is None:
-            largest = (values if self.smooth is None else np.abs(values)).max(axis=1, keepdims=True)
-            step = np.maximum(largest / np.float32(255 - self.point), np.float32(self.floor))
-        return np.asarray((np.clip(np.rint(values / step) + self.point, 0, 255) - self.point) * step, np.float32)
-
-
-def _grid(group: Sequence[Product], measured: Range | None, per_token: bool) -> _Grid:
-    if measured is None:
-        return _Grid(None, None, _GELU_ZERO_POINT, _GELU_FLOOR)
-    smooth = _smoothing(group, measured.magnitude)
-    largest = HEADROOM * float((measured.magnitude / smooth).max())
-    step = None if per_token else np.float32(max(largest, _TINY) / (255 - _ZERO_POINT))
-    return _Grid(smooth, step, _ZERO_POINT)
+def _grid(
+    graph: EditableGraph,
+    name: str,
+    group: Sequence[Product],
+    ranges: Mapping[str, Range],
+    values: NDArray[np.float32] | None,
+) -> Grid:
+    node = graph.producer(name)
+    if node is not None and node.op_type in _GELU_OPERATORS:
+        return GELU
+    return fixed([product.weight for product in group], ranges[name].magnitude, values)
 
 
 def _observe(
-    graph: EditableGraph, name: str, grid: _Grid, exact: NDArray[np.float32], rows: Sequence[Sequence[int]]
+    graph: EditableGraph, name: str, grid: Grid, exact: NDArray[np.float32], rows: Sequence[Sequence[int]]
 ) -> Inputs:
     """Return what enters the products of an input in the fp32 model and in the graph, which is int8 up to there."""
     seen = token_values(graph.until([name]), [name], rows)[name]
@@ -181,7 +135,7 @@ def _some(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     return list(rows[:: max(1, sum(map(len, rows)) // _ROUNDING_TOKENS)])
 
 
-def _rounded(product: Product, grid: _Grid, inputs: Inputs | None) -> Rounded:
+def _rounded(product: Product, grid: Grid, inputs: Inputs | None) -> Rounded:
     weight = product.weight if grid.smooth is None else product.weight * grid.smooth[:, None]
     return round_to_nearest(weight) if inputs is None else round_for(weight, inputs)
 
@@ -199,32 +153,20 @@ def products(graph: EditableGraph) -> dict[str, list[Product]]:
     return found
 
 
-def _after_gelu(graph: EditableGraph, name: str) -> bool:
-    node = graph.producer(name)
-    return node is not None and node.op_type in _GELU_OPERATORS
-
-
-def _smoothing(group: Sequence[Product], largest: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the factors, float32 [inputs], by which activations are divided and weight rows multiplied."""
-    weights = np.max([np.abs(product.weight).max(axis=1) for product in group], axis=0)
-    factors = np.maximum(largest, _TINY) ** SMOOTHING / np.maximum(weights, _TINY) ** (1 - SMOOTHING)
-    factors = np.clip(factors / np.exp(np.log(factors).mean()), 1e-3, 1e3)  # a common factor would change nothing
-    return np.asarray(factors, dtype=np.float32)
-
-
 def _quantise_fixed(
     graph: EditableGraph,
     consumers: Consumers,
     source: str,
     group: Sequence[Product],
-    grid: _Grid,
+    grid: Grid,
+    step: np.float32,
     rounded: Sequence[Rounded],
 ) -> None:
     """Quantise one input with one scale, and multiply it with each of its weights; biases are added on the way."""
     prefix = f"int8_{source}"
     zero_point = _zero_point(graph, grid.point)
-    scale = graph.constant(f"{prefix}_scale", np.asarray(grid.step))
-    smoothed = _smooth(graph, source, grid)
+    scale = graph.constant(f"{prefix}_scale", np.asarray(step))
+    smoothed = _smooth(graph, consumers, source, grid)
     quantised = graph.define("QuantizeLinear", [smoothed, scale, zero_point], f"{prefix}_quantised")
     for product, weight in zip(group, rounded, strict=True):
         added = added_bias(graph, consumers, product.output)
@@ -240,43 +182,44 @@ def _quantise_fixed(
 
 
 def _quantise_per_token(
-    graph: EditableGraph, source: str, group: Sequence[Product], grid: _Grid, rounded: Sequence[Rounded]
+    graph: EditableGraph, source: str, group: Sequence[Product], grid: Grid, rounded: Sequence[Rounded]
 ) -> None:
-    """Quantise one input once, a scale per row, and multiply it with each of its weights."""
+    """Quantise one input, a scale per token, and multiply it with each of its weights."""
     from onnx import numpy_helper
 
     prefix, point = f"int8_{source}", grid.point
-    inputs = group[0].weight.shape[0]
-    shape = graph.constant(f"int8_rows_{inputs}", np.array([-1, inputs]))
-    columns, flat = graph.constant("int8_axis_columns", np.array([1])), graph.constant("int8_flat", np.array([-1]))
-    rows = graph.define("Reshape", [_smooth(graph, source, grid), shape], f"{prefix}_rows")
-    # After Gelu, rows are bounded below by the floor of the scale: one zero point serves all of them.
-    magnitudes = rows if grid.smooth is None else graph.define("Abs", [rows], f"{prefix}_magnitudes")
-    largest = graph.define("ReduceMax", [magnitudes, columns], f"{prefix}_largest", keepdims=1)
+    last = graph.constant("int8_last_axis", np.array([-1]))
+    largest = graph.define("ReduceMax", [source, last], f"{prefix}_largest", keepdims=1)
     step = graph.constant(f"int8_step_{point}", np.array(1 / (255 - point), np.float32))
     raw = graph.define("Mul", [largest, step], f"{prefix}_scale_raw")
     lowest = graph.constant(f"int8_floor_{point}", np.array(grid.floor, np.float32))
     scale = graph.define("Max", [raw, lowest], f"{prefix}_scale")
-    scales = graph.define("Reshape", [scale, flat], f"{prefix}_scales")
-    count = graph.define("Shape", [scales], f"{prefix}_count")
+    shape = graph.define("Shape", [scale], f"{prefix}_scale_shape")
     value = numpy_helper.from_array(np.array([point], np.uint8), "value")
-    zeros = graph.define("ConstantOfShape", [count], f"{prefix}_zeros", value=value)
-    quantised = graph.define("QuantizeLinear", [rows, scales, zeros], f"{prefix}_quantised", axis=0)
-    leading = graph.define("Shape", [source], f"{prefix}_leading", end=-1)
+    zeros = graph.define("ConstantOfShape", [shape], f"{prefix}_zeros", value=value)
+    # Blocks of as many features as there are: a scale for each token, without flattening the batch and back.
+    features = group[0].weight.shape[0]
+    operands, name = [source, scale, zeros], f"{prefix}_quantised"
+    quantised = graph.define("QuantizeLinear", operands, name, axis=-1, block_size=features)
     for product, weight in zip(group, rounded, strict=True):
-        outputs = product.weight.shape[1]
-        width = graph.constant(f"int8_width_{outputs}", np.array([outputs]))
-        shape = graph.define("Concat", [leading, width], f"{prefix}_shape_{product.output}", axis=0)
-        flat_product = f"int8_product_{product.output}"
-        _product(graph, product, weight, quantised, (scale, _zero_point(graph, point)), flat_product)
-        graph.define("Reshape", [flat_product, shape], product.output)
+        _product(graph, product, weight, quantised, (scale, _zero_point(graph, point)), product.output)
 
 
-def _smooth(graph: EditableGraph, source: str, grid: _Grid) -> str:
+def _smooth(graph: EditableGraph, consumers: Consumers, source: str, grid: Grid) -> str:
+    """Divide a tensor's features by their factors; attention's context by way of the values that it is a mean of."""
     if grid.smooth is None:
         return source
-    factors = graph.constant(f"int8_{source}_smoothing", np.float32(1) / grid.smooth)
-    return graph.define("Mul", [source, factors], f"int8_{source}_smooth")
+    factors = np.float32(1) / grid.smooth
+    node = graph.producer(source)
+    value = graph.producer(node.input[2]) if node is not None and node.op_type == "Attention" else None
+    if value is not None and value.op_type == "MatMulIntegerToFloat" and len(consumers[value.output[0]]) == 1:
+        for position in _SCALES_AND_BIAS:
+            constant = graph.value(value.input[position]) if position < len(value.input) else None
+            if constant is not None:
+                name = f"{value.input[position]}_smooth"
+                value.input[position] = graph.constant(name, np.asarray(constant * factors, np.float32))
+        return source
+    return graph.define("Mul", [source, graph.constant(f"int8_{source}_smoothing", factors)], f"int8_{source}_smooth")
 
 
 def _product(

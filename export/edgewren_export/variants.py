@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.errors import ParityError
 from edgewren.session import ModelSession
 from edgewren_export import exits, parity
 from edgewren_export.calibration import vocabulary_rows
@@ -19,7 +18,7 @@ from edgewren_export.gate_texts import GateTexts
 from edgewren_export.logits import check_neighbours, run
 from edgewren_export.optimise import operators
 from edgewren_export.proof import Proof, as_text
-from edgewren_export.quantise import Calibrated, calibrate, quantise
+from edgewren_export.quantise import calibrate, quantise
 from edgewren_export.temperature import check_temperature, held_out_rows
 from edgewren_export.trained_model import TrainedModel
 
@@ -48,8 +47,6 @@ class Whole:
 def int8(model: TrainedModel, loaded: Any, fp32: Whole, texts: GateTexts, proof: Proof) -> Whole:
     """Build the int8 variant and prove it: few flips, little loss, and the same bits alone and in any batch.
 
-    Fixed scales come first, being the fastest; where they miss the gate, scales per token must meet it.
-
     Args:
         loaded: what `graph.load` returned.
 
@@ -57,14 +54,13 @@ def int8(model: TrainedModel, loaded: Any, fp32: Whole, texts: GateTexts, proof:
         ParityError: too many labels change.
     """
     rows = _calibration_rows(model, loaded, texts.ids)
-    calibrated = calibrate(fp32.graph, rows, texts=texts.ids)
-    built, stage, per_token = _quantised(calibrated, model, fp32, texts, proof)
+    built = Whole.of(quantise(calibrate(fp32.graph, rows, texts=texts.ids)), texts.ids)
+    stage = parity.compare_quantised("fp32 -> int8", fp32.logits, built.logits, model.labels, texts.truth)
     proof.add_stage(stage)
     neighbours = check_neighbours(built.session, texts.ids, built.logits, exact=True)
     counted = operators(built.graph)
     fused = counted.get("Attention", 0)
     proof.found["int8"] = {
-        "scales": "per token" if per_token else "fixed",
         "alone_or_in_batch": neighbours,
         "fused_attention": fused,
         "operators": counted,
@@ -77,23 +73,6 @@ def int8(model: TrainedModel, loaded: Any, fp32: Whole, texts: GateTexts, proof:
         f"{stage.macro_f1:.4f} (against {stage.truth}); alone and in a batch: {neighbours}"
     )
     return built
-
-
-def _quantised(
-    calibrated: Calibrated, model: TrainedModel, fp32: Whole, texts: GateTexts, proof: Proof
-) -> tuple[Whole, parity.QuantisedStage, bool]:
-    """Return the first that meets the gate, its comparison, and whether it has scales per token."""
-    built = Whole.of(quantise(calibrated), texts.ids)
-    try:
-        return built, _against_fp32(built, model, fp32, texts), False
-    except ParityError as error:
-        proof.say(f"note: {str(error).partition(';')[0]}; trying a scale per token, a little slower")
-    built = Whole.of(quantise(calibrated, per_token=True), texts.ids)
-    return built, _against_fp32(built, model, fp32, texts), True
-
-
-def _against_fp32(built: Whole, model: TrainedModel, fp32: Whole, texts: GateTexts) -> parity.QuantisedStage:
-    return parity.compare_quantised("fp32 -> int8", fp32.logits, built.logits, model.labels, texts.truth)
 
 
 def _calibration_rows(model: TrainedModel, loaded: Any, ids: list[list[int]]) -> list[list[int]]:

@@ -13,11 +13,12 @@ from edgewren.session import ModelSession, feed
 from edgewren_export import graph
 from edgewren_export.attention import fuse_attention
 from edgewren_export.calibration import channel_ranges, vocabulary_rows
+from edgewren_export.centring import centre
 from edgewren_export.editing import EditableGraph
 from edgewren_export.first_token import first_token_only
 from edgewren_export.gelu_split import split_gelu
 from edgewren_export.optimise import operators, optimise
-from edgewren_export.residual import fold_residual_biases
+from edgewren_export.quantise import products
 from edgewren_export.trained_model import read_trained_model
 
 MODELS = [
@@ -130,13 +131,45 @@ def test_heads_that_the_graph_leaves_to_be_inferred_are_understood(optimised):
     assert_same_run(model, fused, rows)
 
 
+def product_ranges(model, rows):
+    """Ranges of what enters products."""
+    return channel_ranges(model, list(products(EditableGraph(model))), rows)
+
+
 @pytest.mark.parametrize(("recipe", "architecture"), MODELS)
-def test_biases_of_residual_branches_move_into_the_normalisation(optimised, recipe, architecture):
+def test_hidden_states_are_centred_and_the_model_computes_the_same(optimised, recipe, architecture):
     model, rows = optimised(recipe, architecture)
-    folded = fold_residual_biases(model)
-    layers = operators(model)["Softmax"]
-    assert operators(model)["Add"] - operators(folded)["Add"] == 2 * layers
-    assert_same_run(model, folded, rows)
+    before = product_ranges(model, rows)
+    centred, ranges = centre(model, before)
+    assert operators(centred) == operators(model)
+    assert_same_run(model, centred, rows)
+    measured = product_ranges(centred, rows)
+    assert ranges.keys() == before.keys() == measured.keys()
+    norms = [name for name in ranges if EditableGraph(model).producer(name).op_type == "LayerNormalization"]
+    assert len(norms) == 2 * operators(model)["Softmax"]
+    for name, found in measured.items():
+        np.testing.assert_allclose(ranges[name].low, found.low, atol=1e-4)
+        np.testing.assert_allclose(ranges[name].high, found.high, atol=1e-4)
+        if name in norms:
+            np.testing.assert_allclose(found.low, -found.high, atol=1e-4)
+            assert found.magnitude.sum() < 0.95 * before[name].magnitude.sum()
+
+
+def test_hidden_states_that_something_else_reads_too_are_not_moved(optimised):
+    model, rows = optimised("ridge", "bert")
+    before = product_ranges(model, rows)
+    name = next(name for name in before if EditableGraph(model).producer(name).op_type == "LayerNormalization")
+    edited = EditableGraph(model)
+    edited.define("Identity", [name], "watched")
+    read_twice = edited.extend_outputs([onnx.ValueInfoProto(name="watched")])
+    centred, ranges = centre(read_twice, before)
+    assert (ranges[name].low == before[name].low).all()
+    assert (
+        sum((ranges[other].low != before[other].low).any() for other in before) == 2 * operators(model)["Softmax"] - 1
+    )
+    np.testing.assert_array_equal(
+        run(centred, [rows[0]], output="watched"), run(read_twice, [rows[0]], output="watched")
+    )
 
 
 def gelu_ranges(model, rows):
@@ -176,7 +209,8 @@ def test_last_layer_computes_the_first_token_only_where_pooling_reads_only_that(
     edited, changed = first_token_only(model)
     assert changed
     assert_same_run(model, edited, rows)
-    assert_same_run(model, fold_residual_biases(fuse_attention(edited)[0]), rows)
+    fused = fuse_attention(edited)[0]
+    assert_same_run(model, centre(fused, product_ranges(fused, rows))[0], rows)
     names = [node.output[0] for node in edited.graph.node if node.op_type == "BiasGelu"]
     row = max(rows, key=len)
     ranges = channel_ranges(edited, names, [row])

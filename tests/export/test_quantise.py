@@ -14,8 +14,7 @@ from edgewren import Classifier
 from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, InputError, ParityError
 from edgewren.verification import verify
-from edgewren_export import encoder_export, graph, parity
-from edgewren_export import quantise as quantisation
+from edgewren_export import encoder_export, graph, grids, parity
 from edgewren_export.optimise import operators
 from edgewren_export.pipeline import export
 from edgewren_export.quantise import calibrate
@@ -185,27 +184,26 @@ def test_manifest_says_how_far_int8_is_from_the_golden_logits(int8_bundle):
     assert manifest.parity["int8"]["alone_or_in_batch"] == "bit-identical (200 texts)"
 
 
-@pytest.mark.parametrize(
-    ("recipe", "architecture"), [("ridge", "bert"), pytest.param("lora", "bert", marks=pytest.mark.slow)]
-)
 @pytest.mark.slow
-def test_where_fixed_scales_miss_the_gate_a_scale_per_token_must_meet_it(
-    train_model, many_texts, tmp_path, monkeypatch, recipe, architecture
-):
-    monkeypatch.setattr(parity, "MOST_FLIPS", 0.1)
-    monkeypatch.setattr(parity, "MOST_F1_LOSS", 0.1)
-    monkeypatch.setattr(quantisation, "HEADROOM", 0.01)  # nearly every value is cut
-    said = []
-    made = export(
-        train_model(recipe, architecture),
-        tmp_path / "bundle",
-        precisions=["fp32", "int8"],
-        texts=many_texts,
-        say=said.append,
-    )
-    assert made.manifest.parity["int8"]["scales"] == "per token"
-    assert made.manifest.parity["int8"]["alone_or_in_batch"].startswith("bit-identical")
-    assert any("trying a scale per token" in line for line in said)
+def test_scales_that_cut_nearly_every_value_do_not_pass_the_gate(train_model, many_texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(grids, "HEADROOM", 0.01)
+    with pytest.raises(ParityError, match="fp32 -> int8 changes"):
+        export(train_model("ridge"), tmp_path / "b", precisions=["int8"], texts=many_texts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)
+def test_what_quantising_needs_costs_few_passes_over_the_hidden_states(int8_bundle, recipe, architecture):
+    """One scale but behind Gelu, smoothing of attention's context in the values' scales, biases in the products."""
+    model = onnx.load(int8_bundle(recipe, architecture) / "onnx" / "model_int8.onnx")
+    counted, layers = operators(model), operators(model)["Attention"]
+    assert counted["ReduceMax"] == counted["ConstantOfShape"] == 2 * layers
+    smoothed = [node for node in model.graph.node if node.output[0].endswith("_smooth")]
+    assert len(smoothed) == 2 * layers + (recipe == "lora")  # of its last layer's input, the kept tokens once more
+    constants = {tensor.name for tensor in model.graph.initializer}
+    products = {node.output[0]: node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
+    late = [node for node in model.graph.node if node.op_type == "Add" and set(node.input) & set(products)]
+    assert not [node for node in late if set(node.input) & constants]
 
 
 @pytest.fixture(scope="module")
