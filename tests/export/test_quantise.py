@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -192,18 +193,59 @@ def test_scales_that_cut_nearly_every_value_do_not_pass_the_gate(train_model, ma
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flips", "apart", "notes"),
+    [
+        ([3, 0], False, []),
+        ([4, 3], True, ["changes 4 labels; trying"]),
+        ([4, 5], False, ["changes 4 labels; trying"]),
+        ([None, 6], True, ["fp32 -> int8 changes 99 of 1,200 labels"]),
+        ([6, None], False, ["changes 6 labels; trying", "fp32 -> int8 changes 99 of 1,200 labels"]),
+    ],
+)
+def test_large_features_are_apart_where_the_plain_form_changes_over_half_of_what_is_allowed(
+    train_model, many_texts, tmp_path, monkeypatch, flips, apart, notes
+):
+    compare, answers = parity.compare_quantised, iter(flips)
+
+    def with_flips(*args):
+        flipped = next(answers)
+        if flipped is None:
+            raise ParityError("fp32 -> int8 changes 99 of 1,200 labels; allowed are fewer")
+        monkeypatch.setattr(parity, "MOST_FLIPS", 1.0)
+        monkeypatch.setattr(parity, "MOST_F1_LOSS", 1.0)
+        stage = replace(compare(*args), label_flips=flipped, texts=1200)
+        monkeypatch.setattr(parity, "MOST_FLIPS", 0.005)
+        return stage
+
+    monkeypatch.setattr(parity, "compare_quantised", with_flips)
+    said = []
+    made = export(train_model("ridge"), tmp_path / "b", precisions=["int8"], texts=many_texts, say=said.append)
+    assert made.manifest.parity["int8"]["large_features_apart"] is apart
+    counted = operators(onnx.load(made.folder / "onnx" / "model_int8.onnx"))
+    assert counted["ReduceMax"] == counted["Attention"] * (1 + apart)
+    assert [line for line in said if line.startswith("note: ") and "int8" in line and "labels" in line] == [
+        line for line in said for note in notes if note in line
+    ]
+    assert sum(note in line for line in said for note in notes) == len(notes)
+
+
 @pytest.mark.parametrize(("recipe", "architecture"), ARCHITECTURES)
 def test_what_quantising_needs_costs_few_passes_over_the_hidden_states(int8_bundle, recipe, architecture):
-    """One scale but behind Gelu, smoothing of attention's context in the values' scales, biases in the products."""
-    model = onnx.load(int8_bundle(recipe, architecture) / "onnx" / "model_int8.onnx")
+    """One scale but behind Gelu, smoothing of attention's context in the values' scales, other biases in the products."""
+    bundle = int8_bundle(recipe, architecture)
+    apart = Bundle.open(bundle).manifest.parity["int8"]["large_features_apart"]
+    model = onnx.load(bundle / "onnx" / "model_int8.onnx")
     counted, layers = operators(model), operators(model)["Attention"]
-    assert counted["ReduceMax"] == counted["ConstantOfShape"] == 2 * layers
+    scales_per_token = layers * (1 + apart)
+    assert counted["ReduceMax"] == counted["ConstantOfShape"] == scales_per_token
     smoothed = [node for node in model.graph.node if node.output[0].endswith("_smooth")]
     assert len(smoothed) == 2 * layers + (recipe == "lora")  # of its last layer's input, the kept tokens once more
     constants = {tensor.name for tensor in model.graph.initializer}
     products = {node.output[0]: node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
-    late = [node for node in model.graph.node if node.op_type == "Add" and set(node.input) & set(products)]
-    assert not [node for node in late if set(node.input) & constants]
+    biased = [node for node in model.graph.node if node.op_type == "Add" and set(node.input) & constants]
+    assert len([node for node in biased if set(node.input) & set(products)]) == (0 if apart else layers)  # behind Gelu
 
 
 @pytest.fixture(scope="module")
