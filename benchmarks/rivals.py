@@ -4,10 +4,10 @@
     make bench-rivals              all, in an environment made from benchmarks/requirements.txt
     python benchmarks/rivals.py [--only NAME …] [--recipe lora] [--trained DIR] [--rounds 3] [--texts N]
 
-All stacks hold the same MiniLM weights and the same head, run on all granted cores, and are tuned on the same texts
-first (batch size and more). Then rounds are interleaved (A B C A B C …), so that a drifting machine hits all alike; the
-table shows medians and ratios. What cannot be had is listed with the reason. The last line of stdout is one JSON
-document.
+All stacks hold the same MiniLM weights and the same head, run on all granted cores, each in a process of its own, and
+are tuned on the same texts first (batch size and more). Then rounds are interleaved (A B C A B C …), so that a drifting
+machine hits all alike; the table shows medians and ratios. What cannot be had is listed with the reason. The last line
+of stdout is one JSON document.
 
 Texts: --data, else the tweets in $EDGEWREN_DATA or ../shared/data, else the shipped sample posts. The model is trained
 on the first file (columns text and bias, at least 1,000 rows for int8's gate), or given with --trained.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import platform
 import statistics
@@ -28,7 +27,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from stacks.material import Labeller, Material, Stack, UnavailableError, default_data, load_material, read, timed
+from stacks.hosted import HostedStack
+from stacks.material import Material, UnavailableError, default_data, load_material, read
 
 # name -> module, function, distribution
 STACKS = {
@@ -55,45 +55,40 @@ SINGLE_TEXTS = 200
 OURS = "edgewren-"
 
 
-def build(names: list[str], material: Material) -> tuple[dict[str, Stack], dict[str, str]]:
+def build(names: list[str], material: Material) -> tuple[dict[str, HostedStack], dict[str, str]]:
     """Return the stacks that can be built, tuned, and for each other one the reason."""
-    stacks: dict[str, Stack] = {}
+    stacks: dict[str, HostedStack] = {}
     missing: dict[str, str] = {}
     for name in names:
         module, function, _ = STACKS[name]
         say(f"{name}: building and tuning")
         try:
-            with contextlib.redirect_stdout(sys.stderr):
-                stacks[name] = getattr(importlib.import_module(f"stacks.{module}"), function)(material)
-        except ImportError as error:
-            missing[name] = f"not installed: {error}"
+            stacks[name] = HostedStack(module, function, material)
         except UnavailableError as error:
             missing[name] = str(error)
         say(f"{name}: {missing[name] if name in missing else dict(stacks[name].settings)}")
     return stacks, missing
 
 
-def throughput(stacks: Mapping[str, Stack], texts: list[str], rounds: int) -> dict[str, float]:
-    """Return texts per second, the median of interleaved rounds."""
+def throughput(stacks: Mapping[str, HostedStack], count: int, rounds: int) -> dict[str, float]:
+    """Return texts per second, the median of interleaved rounds over `count` texts."""
     seconds: dict[str, list[float]] = {name: [] for name in stacks}
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         for name, stack in stacks.items():
-            seconds[name].append(timed(stack.throughput, texts))
-    return {name: len(texts) / statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append(stack.seconds())
+    return {name: count / statistics.median(values) for name, values in seconds.items()}
 
 
-def latencies(stacks: Mapping[str, Stack], texts: list[str], turns: int = 2) -> dict[str, tuple[float, float]]:
+def latencies(stacks: Mapping[str, HostedStack], count: int, turns: int = 2) -> dict[str, tuple[float, float]]:
     """Return p50 and p99 of milliseconds for one text, each stack in several turns; a first pass warms each up."""
-    say(f"{len(texts)} texts one by one")
-    singles = [[text] for text in texts]
+    say(f"{count} texts one by one")
     for stack in stacks.values():
-        for single in singles[: len(singles) // 2]:
-            stack.latency(single)
+        stack.single_seconds(count // 2)
     seconds: dict[str, list[float]] = {name: [] for name in stacks}
     for _ in range(turns):
         for name, stack in stacks.items():
-            seconds[name] += [timed(stack.latency, single) for single in singles]
+            seconds[name] += stack.single_seconds(count)
     return {name: (_percentile(values, 50), _percentile(values, 99)) for name, values in seconds.items()}
 
 
@@ -102,26 +97,27 @@ def _percentile(seconds: list[float], percent: int) -> float:
     return 1000 * sorted(seconds)[max(0, -(-len(seconds) * percent // 100) - 1)]
 
 
-def agreement(stacks: Mapping[str, Stack], fp32: Labeller, texts: list[str]) -> dict[str, int | None]:
+def agreement(stacks: Mapping[str, HostedStack], fp32: list[str]) -> dict[str, int | None]:
     """Return how many labels equal those of the model in fp32, None where there is no such model. Also the warm-up."""
-    expected = fp32(texts)
     counts: dict[str, int | None] = {}
     for name, stack in stacks.items():
         say(f"{name}: labels")
-        reference = stack.fp32(texts) if stack.fp32 else expected
-        equal = sum(a == b for a, b in zip(stack.throughput(texts), reference, strict=True))
+        reference = stack.reference() or fp32
+        equal = sum(a == b for a, b in zip(stack.labels(), reference, strict=True))
         counts[name] = equal if stack.comparable else None
     return counts
 
 
 def measure(names: list[str], material: Material, rounds: int) -> dict[str, Any]:
-    from stacks.edgewren_bundle import fp32
-
-    stacks, missing = build(names, material)
     texts = material.texts
-    same = agreement(stacks, fp32(material).throughput, texts)
-    rates = throughput(stacks, texts, rounds)
-    milliseconds = latencies(stacks, texts[:SINGLE_TEXTS])
+    with contextlib.closing(HostedStack("edgewren_bundle", "fp32", material)) as fp32:
+        expected = fp32.labels()
+    stacks, missing = build(names, material)
+    same = agreement(stacks, expected)
+    rates = throughput(stacks, len(texts), rounds)
+    milliseconds = latencies(stacks, min(SINGLE_TEXTS, len(texts)))
+    for stack in stacks.values():
+        stack.close()
     rivals = [name for name in stacks if not name.startswith(OURS)]
     best = max(rivals or stacks, key=rates.__getitem__)
     return {
@@ -194,6 +190,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         say("training and exporting the model that all stacks share")
         material = load_material(Path(scratch), files[0], read(files)[: args.texts], args.recipe, args.trained)
+        material.make(http="edgewren-int8-http" in names)
         report = measure(names, material, args.rounds)
     show(report)
     print(json.dumps(report))

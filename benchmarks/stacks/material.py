@@ -110,6 +110,12 @@ class Material:
         """The bundle of a model whose tokenizer replaces each URL by `http`: fewer tokens, so another model."""
         return self._exported(self._trained("http"))
 
+    def make(self, *, http: bool) -> None:
+        """Train and export now, once for all processes that get a copy of this; `http`: the model for that, too."""
+        _ = self.bundle
+        if http and self.trained is None:
+            _ = self.http_bundle
+
     def needs_ridge(self) -> None:
         """Refuse other recipes: sentence embeddings with a linear head are all that some stacks know."""
         if self.kind != "ridge":
