@@ -39,8 +39,8 @@ def attach_exits(
         head: the folded head of the whole model, found in the graph by its values: an exit is what the graph does with
             its last layer, with a head of its own. None: an exit is its head on the mean over tokens.
         exits: the folded head of each layer.
-        like: the fp32 graph of which `model` was made. Where the biases of residual branches have moved into
-            LayerNormalization (see `residual`), the exits take them off again.
+        like: the fp32 graph of which `model` was made. Where hidden states were centred (see `centring`), the exits
+            move them back.
 
     Raises:
         BundleError: the layers of this architecture cannot be told apart, or the head is not found.
