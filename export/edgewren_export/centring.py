@@ -51,7 +51,7 @@ def _shift(graph: EditableGraph, consumers: Consumers, norm: onnx.NodeProto, shi
     beta = graph.value(norm.input[2])
     readers = _readers(consumers, norm.output[0])
     sums = [reader for reader in readers if reader.op_type == "Add"]
-    branch = _branch(graph, sums[0]) if len(sums) == 1 else None
+    branch = _branch(graph, consumers, sums[0]) if len(sums) == 1 else None
     if beta is None or branch is None:
         return False
     moved = [(branch, np.asarray(branch.value + shift, np.float32))]
@@ -76,11 +76,10 @@ def _readers(consumers: Consumers, name: str) -> list[onnx.NodeProto]:
     return whole + [user for cut in users if cut.op_type == "Slice" for user in consumers.get(cut.output[0], [])]
 
 
-def _branch(graph: EditableGraph, residual: onnx.NodeProto) -> AddedBias | None:
+def _branch(graph: EditableGraph, consumers: Consumers, residual: onnx.NodeProto) -> AddedBias | None:
     """Return the bias of the branch in a residual sum."""
     for name in residual.input:
-        biased, node = biased_product(graph, name), graph.producer(name)
-        if biased is not None and node is not None:
-            constant = next(entry for entry in node.input if graph.value(entry) is not None)
-            return AddedBias(node, constant, biased.bias)
+        biased = biased_product(graph, name)
+        if biased is not None:
+            return added_bias(graph, consumers, biased.product.output[0])
     return None

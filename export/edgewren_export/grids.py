@@ -51,6 +51,10 @@ class Grid:
     def smoothed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         return values if self.smooth is None else values * (np.float32(1) / self.smooth)
 
+    def scaled(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a weight, [inputs, outputs], for smoothed values."""
+        return weight if self.smooth is None else weight * self.smooth[:, None]
+
     def quantised(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what becomes of smoothed values, float32 [tokens, inputs], as the operators compute it."""
         step = self.step
@@ -81,7 +85,7 @@ def fixed(
     exact = some @ weight
 
     def error(grid: Grid) -> float:
-        rounded = round_to_nearest(weight * np.asarray(grid.smooth)[:, None])
+        rounded = round_to_nearest(grid.scaled(weight))
         product = grid.quantised(grid.smoothed(some)) @ (rounded.values * rounded.scales)
         return float(np.square(product - exact).mean())
 

@@ -144,7 +144,7 @@ def _some(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
 
 
 def _rounded(product: Product, grid: Grid, inputs: Inputs | None) -> Rounded:
-    weight = product.weight if grid.smooth is None else product.weight * grid.smooth[:, None]
+    weight = grid.scaled(product.weight)
     return round_to_nearest(weight) if inputs is None else round_for(weight, inputs)
 
 
