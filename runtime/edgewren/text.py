@@ -78,6 +78,14 @@ def repair(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class TextTokenizer:
     """A tokenizer configured once, at load; calls change nothing, so threads can share it.
 
@@ -113,21 +121,16 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Tokenise texts. Never fails on any string; truncation and repairs are reported per text."""
-        count = len(texts)
-        truncated = np.zeros(count, dtype=np.bool_)
-        repaired = np.zeros(count, dtype=np.bool_)
+        truncated = np.zeros(len(texts), dtype=np.bool_)
+        repaired = np.zeros(len(texts), dtype=np.bool_)
         prepared = list(texts)
         limit = self.max_length * CHARACTERS_PER_TOKEN
-        for row, text in enumerate(prepared):
-            if len(text) > limit:
-                prepared[row] = text[:limit]
-                truncated[row] = True
-            if not text.isascii():
-                try:
-                    prepared[row].encode()
-                except UnicodeEncodeError:
-                    prepared[row] = repair(prepared[row])
-                    repaired[row] = True
+        if max(map(len, prepared), default=0) > limit:
+            truncated[:] = [len(text) > limit for text in prepared]
+            prepared = [text[:limit] for text in prepared]
+        if not all(map(str.isascii, prepared)) and not _is_unicode("".join(prepared)):
+            repaired[:] = [not _is_unicode(text) for text in prepared]
+            prepared = [repair(text) for text in prepared]
         try:
             with native_code():
                 rows, cut = self._rows(prepared)

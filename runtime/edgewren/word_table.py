@@ -20,6 +20,7 @@ _BITS = 15  # places: nearly three times as many as words
 _PROBES = 8  # places tried from a word's own onwards
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)  # of golden ratio and of xxHash: odd
 _MASKS = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
+_LONG = np.uint64(1 << 63)  # in the key of words of more than eight bytes: ASCII leaves this bit free
 
 
 class WordTable:
@@ -34,35 +35,47 @@ class WordTable:
 
     def clear(self) -> None:
         """Forget all words."""
-        self._keys = np.zeros((2, 1 << _BITS), dtype=np.uint64)  # two arrays; no word is 0, since none holds a NUL
+        self._keys = np.zeros(1 << _BITS, dtype=np.uint64)  # no word's is 0, since none holds a NUL
+        self._rest = np.zeros(1 << _BITS, dtype=np.uint64)  # of words of more than eight bytes
         self._first = np.zeros(1 << _BITS, dtype=np.int32)
         self._count = np.zeros(1 << _BITS, dtype=np.int32)
         self.values = np.zeros(0, dtype=np.int32)
         self._words = 0
 
     def find(
-        self, data: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp]
+        self, data: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp], *, but: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:
         """Look words up.
 
         Args:
-            data: bytes without NUL that hold the words, and 16 more behind the last one.
+            data: bytes without NUL that hold the words, and 16 more behind the last one. What stands in the eighth byte
+                of a word and behind it is ASCII.
             starts, lengths: where each word is, [words]; lengths from 1.
+            but: words that are not to be known, bool [words].
 
         Returns:
             First and count of each, int32 [words], as of `values`, and the indices of those that are not known.
         """
-        keys = self._keys_of(data, starts, lengths)
+        keys, long, rest = _keys_of(data, starts, lengths)
         places = _places(keys)
-        missing = np.flatnonzero(~self._matches(places, keys))
+        matches = self._keys.take(places) == keys
+        matches[long] &= self._rest.take(places[long]) == rest
+        missing = np.flatnonzero(~matches)
+        if len(missing):
+            rests = np.zeros(len(keys), dtype=np.uint64)
+            rests[long] = rest
         for _ in range(_PROBES - 1):
             if not len(missing):
                 break
-            places[missing] = (places[missing] + 1) % (1 << _BITS)
-            missing = missing[~self._matches(places[missing], keys[:, missing])]
+            tried = (places[missing] + 1) % (1 << _BITS)
+            places[missing] = tried
+            matches = (self._keys.take(tried) == keys[missing]) & (self._rest.take(tried) == rests[missing])
+            missing = missing[~matches]
         unknown = lengths > LONGEST
         unknown[missing] = True
-        return self._first[places], self._count[places], np.flatnonzero(unknown)
+        if but is not None:
+            unknown |= but
+        return self._first.take(places), self._count.take(places), np.flatnonzero(unknown)
 
     def add(self, words: Sequence[bytes], values: Sequence[Sequence[int]]) -> None:
         """Keep the numbers of words that are not known yet and fit; a crowded place may leave no room for one."""
@@ -74,39 +87,47 @@ class WordTable:
             return
         lengths = np.array([len(words[index]) for index in fitting], dtype=np.intp)
         data = b"".join(words[index] for index in fitting) + bytes(LONGEST)
-        keys = self._keys_of(data, np.cumsum(lengths) - lengths, lengths)
+        keys, long, rest = _keys_of(data, np.cumsum(lengths) - lengths, lengths)
+        rests = np.zeros(len(keys), dtype=np.uint64)
+        rests[long] = rest
         count = np.array([len(values[index]) for index in fitting], dtype=np.int32)
         first = len(self.values) + np.cumsum(count, dtype=np.int32) - count
-        self._put(keys, first, count)
+        self._put(keys, rests, first, count)
         self._words += len(fitting)
         new = [number for index in fitting for number in values[index]]
         self.values = np.concatenate([self.values, np.array(new, dtype=np.int32)])
 
-    def _put(self, keys: NDArray[np.uint64], first: NDArray[np.int32], count: NDArray[np.int32]) -> None:
+    def _put(
+        self, keys: NDArray[np.uint64], rests: NDArray[np.uint64], first: NDArray[np.int32], count: NDArray[np.int32]
+    ) -> None:
         places, left = _places(keys), np.arange(len(first), dtype=np.int32)
         for _ in range(_PROBES):
-            applicants = left[self._keys[0][places[left]] == 0]
+            applicants = left[self._keys[places[left]] == 0]
             self._first[places[applicants]] = applicants  # of several for one place, one is written last
             chosen = applicants[self._first[places[applicants]] == applicants]
-            self._keys[:, places[chosen]] = keys[:, chosen]
+            self._keys[places[chosen]], self._rest[places[chosen]] = keys[chosen], rests[chosen]
             self._first[places[chosen]], self._count[places[chosen]] = first[chosen], count[chosen]
             left = left[~np.isin(left, chosen)]
             places[left] = (places[left] + 1) % (1 << _BITS)
 
-    @staticmethod
-    def _keys_of(data: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[np.uint64]:
-        """Return the first 16 bytes of words, zeros behind shorter ones, uint64 [2, words]."""
-        eights = np.ndarray((len(data) - 7,), dtype="<u8", buffer=data, strides=(1,))  # overlapping, at every byte
-        low = eights[starts] & _MASKS[np.minimum(lengths, 8)]
-        high = eights[starts + 8] & _MASKS[np.clip(lengths - 8, 0, 8)]
-        return np.stack([low, high])
 
-    def _matches(self, places: NDArray[np.intp], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        same: NDArray[np.bool_] = (self._keys[0][places] == keys[0]) & (self._keys[1][places] == keys[1])
-        return same
+def _keys_of(
+    data: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp]
+) -> tuple[NDArray[np.uint64], NDArray[np.intp], NDArray[np.uint64]]:
+    """Return each word's key, uint64 [words]; which words are long, and the ninth to sixteenth byte of each of these.
+
+    A short word's key is the word. A long one's is mixed of both halves, so that its place depends on both; with the
+    second half it still is the word.
+    """
+    eights = np.ndarray((len(data) - 7,), dtype="<u8", buffer=data, strides=(1,))  # overlapping, at every byte
+    keys = eights.take(starts) & _MASKS.take(lengths, mode="clip")
+    long = np.flatnonzero(lengths > 8)
+    rest = eights.take(starts[long] + 8) & _MASKS.take(lengths[long] - 8, mode="clip")
+    keys[long] = (keys[long] ^ (rest * _FACTORS[1])) | _LONG
+    return keys, long, rest
 
 
 def _places(keys: NDArray[np.uint64]) -> NDArray[np.intp]:
-    mixed = (keys[0] * _FACTORS[0]) ^ (keys[1] * _FACTORS[1])  # modulo 2^64; the highest bits depend on all
+    mixed = keys * _FACTORS[0]  # modulo 2^64; the highest bits depend on all
     places: NDArray[np.intp] = (mixed >> np.uint64(64 - _BITS)).astype(np.intp)
     return places

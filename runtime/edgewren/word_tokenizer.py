@@ -22,15 +22,15 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from edgewren.batching import TokenRows
-from edgewren.word_table import WordTable
+from edgewren.word_table import LONGEST, WordTable
 
 _FEW_CHARACTERS = 2_000
 """Less text than this is taken apart in Python: some fifty calls of numpy cost more than they bring."""
 
-_MOST_CHARACTERS = 120_000
-"""Looked at in one go, or one text more: some thousand tweets. Arrays take up to sixty times the text's memory."""
+_MOST_CHARACTERS = 250_000
+"""Looked at in one go, or one text more: two thousand tweets. Arrays take up to sixty times the text's memory."""
 
-_FEW_OTHERS = 4  # parts of one text that the library is asked about one by one; with more, about the text
+_FEW_OTHERS = 4  # parts of one short text that the library is asked about one by one; with more, about the text
 
 _MOST_PARTS = 4_096
 _LONGEST_PART = 32  # characters; longer ones do not come twice
@@ -41,25 +41,29 @@ _is_entity = re.compile(r"&#?[a-z0-9]+;").fullmatch  # as a pattern, it stands f
 _shorten_urls = re.compile(_URL).sub
 _find_words = re.compile(r"[a-zA-Z0-9]+|[^ \na-zA-Z0-9]").findall  # in plain text
 
-_BETWEEN = "\x1e"  # stands between texts, and
-_ASIDE = "\x1d"  # for a part that the library is asked about; neither occurs in what is left in place
-_CONTROL = dict.fromkeys((ord(_BETWEEN), ord(_ASIDE)), "\x1f")  # what texts hold instead; the normaliser drops each
-_find_gap = re.compile(f"[ {_BETWEEN}]").search
+_BETWEEN = "\x1e"  # stands between texts; they hold another control character instead, which the normaliser drops, too
 _MARKS = "‘’“”–—…•"  # noqa: RUF001  punctuation outside of ASCII: three bytes of UTF-8 each, the first of them E2
-_LETTER, _MARK, _FIRST, _NEXT = 1, 2, 3, 4
+_LETTER, _MARK, _FIRST, _NEXT, _OTHER = 1, 2, 3, 4, 5
 
 
-def _kinds() -> NDArray[np.uint8]:
-    """What a byte is: part of a word, a mark of its own, the first byte of a mark or a further one; 0: a space."""
-    kinds = np.zeros(256, dtype=np.uint8)
-    for code in range(33, 127):
-        kinds[code] = _LETTER if chr(code).isalnum() else _MARK
-    kinds[[ord(_BETWEEN), ord(_ASIDE)]] = _MARK
+def _kinds(plain: str) -> NDArray[np.uint8]:
+    """What a byte of UTF-8 is, uint8 [256].
+
+    Part of a word, a mark of its own, the first byte of one of `_MARKS` (if the next two say so) or a further one,
+    something else that the library must be asked about; 0: a space.
+    """
+    kinds = np.full(256, _OTHER, dtype=np.uint8)
+    for character in plain:
+        kinds[ord(character)] = _LETTER if character.isalnum() else _MARK
+    kinds[[ord(" "), ord("\n")]] = 0
+    kinds[ord(_BETWEEN)] = _MARK
     kinds[0xE2], kinds[0x80:0xC0] = _FIRST, _NEXT
     return kinds
 
 
-_KINDS = _kinds()
+_IS_MARK = np.zeros(256, dtype=np.bool_)
+"""By the third byte of a character that begins with the bytes E2 80."""
+_IS_MARK[[mark.encode()[2] for mark in _MARKS]] = True
 
 
 class WordTokenizer:
@@ -91,7 +95,8 @@ class WordTokenizer:
         self._urls = urls
         self._lowercase = lowercase
         plain = "".join(chr(code) for code in range(32, 127) if chr(code) not in reserved)
-        self._find_other = re.compile(f"[^\n{re.escape(plain)}{_MARKS}{_BETWEEN}]").search
+        self._find_other = re.compile(f"[^\n{re.escape(plain)}{_MARKS}]").search
+        self._kinds = _kinds(plain)
         self._parts: dict[str, Sequence[int]] = {}
         self._tables: deque[WordTable] = deque(maxlen=_TABLES)  # those that no thread uses just now
 
@@ -156,7 +161,7 @@ class WordTokenizer:
             ids = self._parts.get(part)
             if ids is not None:
                 known[part] = ids
-            elif self._find_other(part) is None and _BETWEEN not in part:
+            elif self._find_other(part) is None:
                 known[part] = self._kept(part, self._of_plain(part))
             else:
                 others.append(part)
@@ -185,72 +190,60 @@ class WordTokenizer:
 
     def _many(self, texts: Sequence[str]) -> tuple[TokenRows, NDArray[np.bool_]]:
         joined = _BETWEEN.join(["", *texts, ""])
-        if _ASIDE in joined or joined.count(_BETWEEN) != len(texts) + 1:
-            joined = _BETWEEN.join(["", *(text.translate(_CONTROL) for text in texts), ""])
-        joined, aside = self._without_others(joined)
+        if joined.count(_BETWEEN) != len(texts) + 1:
+            joined = _BETWEEN.join(["", *(text.replace(_BETWEEN, "\x1f") for text in texts), ""])
+        data = b"".join([joined.encode(), bytes(LONGEST)])
+        codes = np.frombuffer(data, dtype=np.uint8)
+        kinds = self._kinds.take(codes[:-LONGEST])
+        aside, places = _set_aside(data, codes, kinds)
         if self._urls:
-            joined = _shorten_urls("http", joined)  # \S is not _BETWEEN
-        data = joined.encode()
-        data = (data.lower() if self._lowercase else data) + bytes(16)
-        found = np.frombuffer(data, dtype=np.uint8)
-        starts, lengths = _words(found)
-        first, count, values = self._look_up(data, starts, lengths, aside)
+            _leave_http(codes, kinds)
+        starts, lengths = _words(kinds)
+        is_aside = np.zeros(len(starts), dtype=np.bool_)
+        is_aside[np.searchsorted(starts, places)] = True
+        data = data.lower() if self._lowercase else data
+        first, count, values = self._look_up(data, starts, lengths, is_aside, aside)
         ends = np.cumsum(count, dtype=np.int64)
-        ids = values[np.repeat(first - (ends - count), count) + np.arange(ends[-1])]
-        return self._with_special(ids, np.diff(ends[found[starts] == ord(_BETWEEN)]))
-
-    def _without_others(self, joined: str) -> tuple[str, list[str]]:
-        """Return the texts with something in place of each part that is not plain, and these parts in their order."""
-        aside: list[tuple[int, int]] = []
-        end = neighbours = 0
-        while other := self._find_other(joined, end):
-            place = other.start()
-            start = max(joined.rfind(" ", end, place), joined.rfind(_BETWEEN, end, place)) + 1
-            if aside and start == end + 1 and joined[end] == " ":  # neighbours are asked about in one
-                start = aside.pop()[0]
-                neighbours += 1
-            else:
-                neighbours = 0
-            if neighbours < _FEW_OTHERS and (gap := _find_gap(joined, place)):
-                end = gap.start()
-            else:  # one after the other: the rest of the text
-                end = joined.index(_BETWEEN, place)
-            aside.append((start, end))
-        ends = [0, *(end for _, end in aside)]
-        plain = [joined[end:start] for end, (start, _) in zip(ends, aside, strict=False)]
-        return _ASIDE.join([*plain, joined[ends[-1] :]]), [joined[start:end] for start, end in aside]
+        ids = values.take(np.repeat(first - (ends - count), count) + np.arange(ends[-1]))
+        return self._with_special(ids, np.diff(ends[codes.take(starts) == ord(_BETWEEN)]))
 
     def _look_up(
-        self, data: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp], aside: list[str]
+        self,
+        data: bytes,
+        starts: NDArray[np.intp],
+        lengths: NDArray[np.intp],
+        is_aside: NDArray[np.bool_],
+        aside: list[str],
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """Return where each word's ids are, first and count, int32 [words], and in what, int32."""
         try:
             table = self._tables.pop()
         except IndexError:  # all are in use
             table = WordTable()
-        first, count, unknown = table.find(data, starts, lengths)
+        first, count, unknown = table.find(data, starts, lengths, but=is_aside)
         values = table.values
         if len(unknown):
-            where = zip(starts[unknown].tolist(), lengths[unknown].tolist(), strict=True)
-            ids = self._learn(table, [data[start : start + length] for start, length in where], aside)
+            where = zip(*(column[unknown].tolist() for column in (starts, lengths, is_aside)), strict=True)
+            words = [None if known else data[start : start + length] for start, length, known in where]
+            ids = self._learn(table, words, aside)
             count[unknown] = [len(each) for each in ids]
             first[unknown] = len(values) + np.cumsum(count[unknown]) - count[unknown]
             values = np.concatenate([values, np.array(list(itertools.chain.from_iterable(ids)), dtype=np.int32)])
         self._tables.append(table)
         return first, count, values
 
-    def _learn(self, table: WordTable, words: list[bytes], aside: list[str]) -> list[Sequence[int]]:
-        """Return the ids of words that the table does not know, and teach it."""
-        known: dict[bytes, Sequence[int]] = dict.fromkeys(words, ())  # _BETWEEN has no ids
-        new = [word for word in known if word not in (_BETWEEN.encode(), _ASIDE.encode())]
-        known.update((word, [token.id for token in self._model.tokenize(word.decode())]) for word in new)
+    def _learn(self, table: WordTable, words: list[bytes | None], aside: list[str]) -> list[Sequence[int]]:
+        """Return the ids of words that the table does not know, and teach it; None stands for the next part aside."""
+        new = dict.fromkeys(word for word in words if word is not None)
+        between = _BETWEEN.encode()
+        known: dict[bytes, Sequence[int]] = {
+            word: () if word == between else [token.id for token in self._model.tokenize(word.decode())] for word in new
+        }
+        table.add(list(known), list(known.values()))
         parts, others = self._known(aside)
         parts |= self._asked(others)
         next_one = iter(aside)
-        answer = [parts[next(next_one)] if word == _ASIDE.encode() else known[word] for word in words]
-        known.pop(_ASIDE.encode(), None)
-        table.add(list(known), list(known.values()))
-        return answer
+        return [parts[next(next_one)] if word is None else known[word] for word in words]
 
     def _with_special(self, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> tuple[TokenRows, NDArray[np.bool_]]:
         """Cut texts that are too long, and put the special tokens around each."""
@@ -271,9 +264,49 @@ class WordTokenizer:
         return TokenRows(rows, bounds), truncated
 
 
-def _words(data: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _set_aside(data: bytes, codes: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> tuple[list[str], NDArray[np.intp]]:
+    """Return the parts between spaces that the library must be asked about, neighbours in one, and where they start.
+
+    In `kinds`, each becomes a single mark.
+    """
+    first = np.flatnonzero(kinds == _FIRST)
+    kinds[first[(codes[first + 1] != 0x80) | ~_IS_MARK[codes[first + 2]]]] = _OTHER
+    others = np.flatnonzero(kinds == _OTHER)
+    if not len(others):
+        return [], others
+    own = codes[: len(kinds)]
+    ends = np.flatnonzero((own == ord(" ")) | (own == ord(_BETWEEN)))  # of parts; the first is before them all
+    parts = np.searchsorted(ends, others)
+    parts = parts[np.diff(parts, prepend=0) > 0]
+    apart = (np.diff(parts) > 1) | (own[ends[parts[:-1]]] == ord(_BETWEEN))
+    starts = ends[parts[np.concatenate([[True], apart])] - 1] + 1
+    stops = ends[parts[np.concatenate([apart, [True]])]]
+    _blank(kinds, starts, stops)
+    kinds[starts] = _MARK
+    return [data[start:stop].decode() for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)], starts
+
+
+def _leave_http(codes: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> None:
+    """Let nothing but "http" be left of each URL in `kinds`: what `_URL` finds, in what was not set aside."""
+    colons = np.flatnonzero(kinds == _MARK)
+    colons = colons[(codes[colons] == ord(":")) & (codes[colons + 1] == ord("/")) & (codes[colons + 2] == ord("/"))]
+    gaps = np.flatnonzero((kinds == 0) | (codes[: len(kinds)] == ord(_BETWEEN)))
+    ends = gaps[np.searchsorted(gaps, colons)]
+    before = colons - (codes[colons - 1] == ord("s"))  # a URL's scheme ends here, whatever the colon belongs to
+    scheme = np.array([codes[np.maximum(before - 4 + place, 0)] == code for place, code in enumerate(b"http")])
+    is_url = scheme.all(axis=0) & (ends > colons + 3)
+    _blank(kinds, before[is_url], ends[is_url])
+
+
+def _blank(kinds: NDArray[np.uint8], starts: NDArray[np.intp], stops: NDArray[np.intp]) -> None:
+    """Make spaces of what is between these places."""
+    count = stops - starts
+    before = np.cumsum(count) - count
+    kinds[np.repeat(starts - before, count) + np.arange(count.sum())] = 0
+
+
+def _words(kinds: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where words and marks start, and how many bytes they take, [words] each. A text of spaces has none."""
-    kinds = _KINDS[data]
     letter, further, starts = kinds == _LETTER, kinds == _NEXT, kinds == _MARK
     ends = starts.copy()
     starts |= kinds == _FIRST

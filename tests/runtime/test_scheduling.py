@@ -270,10 +270,17 @@ def test_token_rows_of_parts_are_those_of_the_whole(parts):
     assert (joined.ids.dtype, joined.bounds.dtype) == (whole.ids.dtype, whole.bounds.dtype)
 
 
-@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=40))
-def test_token_rows_know_their_distinct_ones(rows):
+@pytest.mark.parametrize("way", ["as bytes", "hashed", "hashed with collisions"])
+@given(rows=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=40))
+def test_token_rows_know_their_distinct_ones(rows, way):
     packed = batching.TokenRows.of(rows)
-    first, inverse = packed.distinct()
+    with pytest.MonkeyPatch.context() as patch:
+        if way != "as bytes":
+            patch.setattr(batching, "_FEW_ROWS", 0)
+            patch.setattr(batching, "_HASHED_AT_ONCE", 7)
+        if way == "hashed with collisions":
+            patch.setattr(batching, "_WEIGHTS", np.ones(2, dtype=np.uint64))
+        first, inverse = packed.distinct()
     assert [rows[index] for index in first[inverse]] == rows
     assert first.tolist() == [rows.index(list(row)) for row in dict.fromkeys(map(tuple, rows))]
     for index, row in enumerate(rows):
