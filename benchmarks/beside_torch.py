@@ -5,8 +5,10 @@
 MODEL is a trained model's folder (ridge or LoRA). It is exported here, fp16 for CUDA (fp32 for `--device cpu`, which
 only tries this script), and given to torch with SDPA, in the same precision, as it is and compiled. All see rows of
 equal length in batches as large as edgewren takes there. Torch's results are fetched batch by batch, as `score` does
-it, and once more at the very end. Rounds are interleaved. Texts are new mixtures of the parts of the file's, so that
-neither duplicates nor words known from elsewhere help. The last line of stdout is one JSON document.
+it, and once more at the very end. From texts, torch gets its ids from the tokenizers library, which works ahead on all
+cores; sentence-transformers does as its documentation advises, at its best batch size. Rounds are interleaved. Texts
+are new mixtures of the parts of the file's, so that neither duplicates nor words known from elsewhere help. The last
+line of stdout is one JSON document.
 """
 
 from __future__ import annotations
@@ -26,15 +28,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from edgewren import Classifier
 from edgewren.batching import TokenRows, plan
 from edgewren.device import granted_cores
 from edgewren_export.pipeline import export
 from stacks.material import Material, default_data, load_material, read
-from stacks.ridge_classifier import LogitsOnly, load_classifier
+from stacks.ridge_classifier import load_classifier
 
 Batches = list[NDArray[np.int64]]
+
+_CHUNK = 16_384  # texts that torch gets in one go while the next ones are tokenised
+_PIECE = 512  # texts that the tokenizers library gets in one go: its fastest here, in four threads
+_ENCODE_SIZES = (256, 1024, 4096)  # sentence-transformers' batch_size
 
 
 def mixtures(texts: Sequence[str], count: int, seed: int) -> list[str]:
@@ -57,11 +64,11 @@ def in_threads(call: Callable[[Any], object], work: Sequence[Any], threads: int)
 
 
 class Torch:
-    """The trained model in torch, as somebody would write it who knows how."""
+    """The trained model in torch, as somebody would write it who knows how: rows of equal length need no mask."""
 
     def __init__(self, material: Material, device: str, *, compiled: bool = False) -> None:
         self.device = device
-        model = LogitsOnly(load_classifier(material)).eval().to(device)
+        model = load_classifier(material).eval().to(device)
         if device == "cuda":
             model = model.half()
         self._model = torch.compile(model, dynamic=True) if compiled else model
@@ -69,7 +76,7 @@ class Torch:
     def logits(self, ids: NDArray[np.int64]) -> torch.Tensor:
         rows = torch.from_numpy(ids).to(self.device, non_blocking=True)
         with torch.inference_mode():
-            found: torch.Tensor = self._model(rows, torch.ones_like(rows)).float()
+            found: torch.Tensor = self._model(rows).logits.float()
         return found
 
     def run(self, batches: Batches, *, at_the_end: bool) -> NDArray[np.float32]:
@@ -80,8 +87,45 @@ class Torch:
         return np.concatenate([np.asarray(result.cpu()) for result in results])
 
 
+def library_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> TokenRows:
+    return TokenRows.of([encoding.ids for encoding in tokenizer.encode_batch_fast(texts)])
+
+
+def torch_from_texts(model: Torch, tokenizer: Tokenizer, texts: Sequence[str], tokens_per_batch: int) -> None:
+    """Tokenise ahead with the tokenizers library, and compute."""
+    pieces = [texts[start : start + _PIECE] for start in range(0, len(texts), _PIECE)]
+    per_chunk = _CHUNK // _PIECE
+    with ThreadPoolExecutor(4) as pool:
+        ahead = [pool.submit(library_rows, tokenizer, piece) for piece in pieces]
+        for start in range(0, len(ahead), per_chunk):
+            rows = TokenRows.joined([piece.result() for piece in ahead[start : start + per_chunk]])
+            model.run(batches_of(rows, tokens_per_batch), at_the_end=True)
+
+
+def sentence_transformers(material: Material, device: str, texts: list[str]) -> Callable[[list[str]], object]:
+    """Return sentence-transformers and scikit-learn's head at its fastest batch size on these texts."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(str(material.encoder), device=device)
+    encoder = encoder.half() if device == "cuda" else encoder
+    head = material.head.scikit_learn(material.data.classes)
+
+    def labels(batch_size: int, texts: list[str]) -> object:
+        return head.predict(encoder.encode(texts, batch_size=batch_size, show_progress_bar=False).astype(np.float32))
+
+    def seconds(batch_size: int) -> float:
+        labels(batch_size, texts)
+        start = time.perf_counter()
+        labels(batch_size, texts)
+        return time.perf_counter() - start
+
+    best = min(_ENCODE_SIZES, key=seconds)
+    print(f"sentence-transformers: batch_size {best}", file=sys.stderr, flush=True)
+    return lambda texts: labels(best, texts)
+
+
 def ways(
-    material: Material, classifier: Classifier, device: str, count: int
+    material: Material, bundle: Path, classifier: Classifier, device: str, count: int, rounds: int
 ) -> dict[str, tuple[int, Callable[[int], object]]]:
     """Return what is timed: texts, and what to call with the round's number, new texts being made of it."""
     tokenizer, session = classifier._scheduler.tokenizer, classifier._session  # noqa: SLF001
@@ -89,7 +133,10 @@ def ways(
     rows = tokenizer.encode(mixtures(material.texts, count, 0)).rows
     batches = batches_of(rows, most)
     plain, compiled = Torch(material, device), Torch(material, device, compiled=True)
-    new = {number: mixtures(material.texts, 4 * count, number) for number in range(1, 10)}
+    new = {number: mixtures(material.texts, 4 * count, number) for number in range(1, rounds + 2)}
+    library = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    library.no_padding()
+    library.enable_truncation(tokenizer.max_length)
 
     def tokenise(number: int, threads: int) -> None:
         texts, step = new[number][:count], tokenizer.texts_per_piece
@@ -103,6 +150,11 @@ def ways(
         half = count // 2
         in_threads(classifier.score, [new[number][:half], new[number][half:count]], 2)
 
+    notebook = {}
+    if material.kind == "ridge":
+        encode = sentence_transformers(material, device, new[1][: min(count, 8192)])
+        few = max(1, count // 4)
+        notebook = {"texts: sentence-transformers": (few, lambda number: encode(new[number][:few]))}
     threads = sorted({1, 2, 4, granted_cores()} & set(range(1, granted_cores() + 1)))
     return {
         "ids: edgewren, one caller": (count, lambda _: in_threads(session.run, batches, 1)),
@@ -114,6 +166,19 @@ def ways(
         "texts: edgewren, score by two callers": (count, two_callers),
         "texts: edgewren, stream": (4 * count, lambda number: sum(1 for _ in classifier.stream(new[number]))),
         "texts: edgewren's tokenizer, torch SDPA": (count, torch_from_text),
+        "texts: tokenizers library, torch SDPA": (
+            count,
+            lambda number: torch_from_texts(plain, library, new[number][:count], most),
+        ),
+        **notebook,
+        "tokenizer: the library, 4 threads": (
+            count,
+            lambda number: in_threads(
+                lambda piece: library_rows(library, piece),
+                [new[number][start : min(start + _PIECE, count)] for start in range(0, count, _PIECE)],
+                4,
+            ),
+        ),
         **{
             f"tokenizer: {number} threads": (count, lambda number, threads=number: tokenise(number, threads))
             for number in threads
@@ -127,10 +192,11 @@ def measure(work: dict[str, tuple[int, Callable[[int], object]]], rounds: int) -
     for number in range(rounds + 1):
         for name, (_, call) in work.items():
             start = time.perf_counter()
-            call(1 + number % 9)
+            call(1 + number)
+            took = time.perf_counter() - start
+            print(f"round {number} of {rounds}: {took:6.2f} s {name}", file=sys.stderr, flush=True)
             if number:
-                seconds[name].append(time.perf_counter() - start)
-        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+                seconds[name].append(took)
     return {name: count / statistics.median(seconds[name]) for name, (count, _) in work.items()}
 
 
@@ -164,7 +230,7 @@ def main() -> None:
         bundle = export(args.model, Path(scratch) / "bundle", precisions=precisions).folder
         classifier = Classifier.load(bundle, device=args.device, variant=precisions[-1])
         found = exactness(bundle, classifier, material.texts[:1_200])
-        rates = measure(ways(material, classifier, args.device, args.texts), args.rounds)
+        rates = measure(ways(material, bundle, classifier, args.device, args.texts, args.rounds), args.rounds)
     device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
     print(f"{device}, {granted_cores()} cores, {classifier.variant}, {found}\n\n| | thousand texts/s |\n|---|---|")
     for name, rate in rates.items():

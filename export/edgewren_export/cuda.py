@@ -1,7 +1,7 @@
 """The fp16 variant for NVIDIA GPUs: fused for CUDA's kernels, for batches without padding.
 
-Scoring only ever makes batches of equal length, so attention needs no mask, and without one onnxruntime takes cuDNN's
-flash attention. The input attention_mask is left out altogether: whoever would feed padded rows gets an error instead
+Scoring only ever makes batches of equal length, so attention needs no mask, and without one onnxruntime takes fused
+kernels. The input attention_mask is left out altogether: whoever would feed padded rows gets an error instead
 of wrong scores. Passes over memory are what a GPU has least time for, so those that a graph can do without go:
 the mask's in mean pooling, the isolation of rows, and the biases of key (softmax cancels it) and value (attention's
 weights sum to 1, so it moves into the next bias). Pooling and head stay fp32. Measurements on an H100 stand in

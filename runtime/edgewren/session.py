@@ -26,13 +26,23 @@ DISABLED_OPTIMIZERS: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"], 
 # kernel. Under qemu's Haswell, 40 tweets get the very bits of a VNNI processor; without it they move by up to 0.03.
 # Only there: onnxruntime 1.32 takes that kernel on a VNNI processor too (Zen 5), where it costs 1.8 times the time.
 _NO_SATURATION = ("session.x64quantprecision", "1")
-# All attention kernels of onnxruntime but cuDNN's, a sum of its bits. cuDNN's is 5 % faster than FlashAttention-2 on an
-# H100, but builds a plan of about 30 ms for each new shape in each thread: a list of 65,000 tweets has 150 shapes.
-_ALL_BUT_CUDNN = str(0b1110111)
-_PROVIDERS: dict[Device, list[str | tuple[str, dict[str, str]]]] = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": [("CUDAExecutionProvider", {"sdpa_kernel": _ALL_BUT_CUDNN}), "CPUExecutionProvider"],
-}
+SHORT_TOKENS = 64
+"""Rows of so many tokens and longer ones get different attention kernels on CUDA."""
+
+# The attention kernels that a session on CUDA may use, a sum of onnxruntime's bits: CUTLASS's (tiles of 64 rows),
+# FlashAttention-2 (tiles of 128), and plain products where these cannot. Milliseconds of one layer for 65,536
+# tokens on an H100 (12 x 32): rows of 38 tokens 0.23 with CUTLASS's, 0.37 with FlashAttention-2; of 64, 0.14 and 0.23;
+# of 65, 0.41 and 0.24; of 256, 0.39 and 0.17. cuDNN's builds a plan of about 30 ms for each new shape in each thread: a
+# list of 65,000 tweets has 150 shapes.
+_KERNELS_FOR_SHORT = str(0b10010)
+_KERNELS_FOR_LONG = str(0b10011)
+
+
+def _providers(device: Device, *, short: bool) -> list[str | tuple[str, dict[str, str]]]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    kernels = _KERNELS_FOR_SHORT if short else _KERNELS_FOR_LONG
+    return [("CUDAExecutionProvider", {"sdpa_kernel": kernels}), "CPUExecutionProvider"]
 
 
 def feed(
@@ -56,7 +66,8 @@ class ModelSession:
         threads: threads inside one call. Throughput comes from several callers with one thread each, which beats one
             caller with several (+9 % at batches of 8 tweets, measured on 2 cores).
         read_again: returns the same bytes once more. With it, a forked child builds a session of its own on first use:
-            a session does not survive a fork (onnxruntime#9800). The bytes are not kept for this.
+            a session does not survive a fork (onnxruntime#9800). On CUDA, rows of more than `SHORT_TOKENS` then get a
+            second session of their own, built when the first ones come. The bytes are not kept for this.
         stage: the model is one stage of several (see `staged`): it may take and give hidden states too.
 
     Raises:
@@ -79,6 +90,7 @@ class ModelSession:
         self._closed = False
         self._building = threading.Lock()
         self._session: Any = self._built(model)
+        self._for_long: Any = None
         # Only the session itself tells which provider really started; the list of available ones does not.
         active = self._session.get_providers()
         if device == "cuda" and "CUDAExecutionProvider" not in active:
@@ -122,10 +134,10 @@ class ModelSession:
         Raises:
             As `run`.
         """
-        session = self._session
-        if session is None:
-            session = self._revived()
         rows, tokens = next(iter(values.values())).shape[:2]
+        session = self._session or self._revived()
+        if tokens > SHORT_TOKENS and self._device == "cuda" and self._read_again is not None:
+            session = self._for_long or self._built_for_long(self._read_again)
         try:
             with native_code():
                 results: list[NDArray[np.float32]] = session.run(names, dict(values))
@@ -145,16 +157,17 @@ class ModelSession:
     def close(self) -> None:
         """Give the model's memory back as soon as the last running call returns."""
         self._closed = True
-        self._session = None
+        self._session = self._for_long = None
 
     def renew(self) -> None:
         """In a forked child: put the parent's session aside; `run` builds another."""
         self._building = threading.Lock()
-        if self._session is not None:
-            keep_for_good(self._session)
-            self._session = None
+        for session in (self._session, self._for_long):
+            if session is not None:
+                keep_for_good(session)
+        self._session = self._for_long = None
 
-    def _built(self, model: bytes) -> Any:
+    def _built(self, model: bytes, *, short: bool = True) -> Any:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -176,7 +189,7 @@ class ModelSession:
                 session = onnxruntime.InferenceSession(
                     model,
                     options,
-                    providers=_PROVIDERS[self._device],
+                    providers=_providers(self._device, short=short),
                     disabled_optimizers=DISABLED_OPTIMIZERS[self._device],
                 )
         except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
@@ -187,6 +200,12 @@ class ModelSession:
         if hasattr(session, "_model_bytes"):
             session._model_bytes = None  # noqa: SLF001  no public way; 24 MB
         return session
+
+    def _built_for_long(self, read: Callable[[], bytes]) -> Any:
+        with self._building:
+            if self._for_long is None and not self._closed:
+                self._for_long = self._built(read(), short=False)
+            return self._for_long or self._revived()
 
     def _revived(self) -> Any:
         if self._closed or self._read_again is None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from edgewren import BundleError, Classifier, DeviceError, UsageError, batching
 from edgewren import classifier as classifier_module
+from edgewren.session import SHORT_TOKENS, _providers
 
 HOSTILE = [
     "",
@@ -236,6 +237,40 @@ def test_cuda_without_cuda_is_an_error(tiny_bundle):
         pytest.skip("this machine has a CUDA provider")
     with pytest.raises(DeviceError, match="CUDA was requested"):
         Classifier.load(tiny_bundle, device="cuda")
+
+
+def test_on_cuda_long_rows_get_a_session_with_kernels_for_them(tiny_bundle, monkeypatch):
+    made = []
+    session = Classifier.load(tiny_bundle, device="cpu")._session
+    built = session._built
+    monkeypatch.setattr(session, "_device", "cuda")
+
+    def on_the_cpu(model: bytes, *, short: bool = True):
+        made.append(short)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session, "_device", "cpu")
+            return built(model, short=short)
+
+    monkeypatch.setattr(session, "_built", on_the_cpu)
+    rows = {length: np.ones((2, length), dtype=np.int64) for length in (3, SHORT_TOKENS, SHORT_TOKENS + 1, 200)}
+    expected = {length: built_alone(tiny_bundle, ids) for length, ids in rows.items()}
+    for length, ids in rows.items():
+        np.testing.assert_array_equal(session.run(ids), expected[length])
+    assert made == [False]  # once, for both lengths above the bound
+    kernels = [int(_providers("cuda", short=short)[0][1]["sdpa_kernel"]) for short in (True, False)]
+    assert [kernel & FLASH_ATTENTION_2 for kernel in kernels] == [0, FLASH_ATTENTION_2]
+    assert not any(kernel & CUDNN for kernel in kernels)
+    session.close()
+    with pytest.raises(UsageError, match="closed"):
+        session.run(rows[200])
+
+
+FLASH_ATTENTION_2, CUDNN = 1, 8
+"""Bits of onnxruntime's option sdpa_kernel."""
+
+
+def built_alone(bundle, ids):
+    return Classifier.load(bundle, device="cpu")._session.run(ids)
 
 
 def test_batches_keep_the_token_budget(classifier, texts, monkeypatch):
