@@ -149,3 +149,20 @@ def test_export_prints_the_size_of_all_stages(staged_bundle, monkeypatch, tmp_pa
     monkeypatch.setattr(type(manifest), "variant_bytes", lambda _, name: {"fp32": 10**6, "fp32_exit": 2_345_678}[name])
     assert main(["export", "model", "-o", "b"]) == 0
     assert capsys.readouterr().out.splitlines()[:2] == ["fp32: 1.0 MB", "fp32_exit: 2.3 MB"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ["fp32"]),
+        (["--precision", "int8, fp16"], ["int8", "fp16"]),
+        (["--precision", "int8", "--precision", "fp16,int8"], ["int8", "fp16"]),
+        (["--precision", ""], []),
+    ],
+)
+def test_export_takes_all_precisions_that_are_named(staged_bundle, monkeypatch, tmp_path, options, expected):
+    asked = []
+    result = types.SimpleNamespace(manifest=Bundle.open(staged_bundle[0]).manifest, folder=tmp_path / "b")
+    monkeypatch.setattr(pipeline, "export", lambda *_, precisions, **__: asked.append(precisions) or result)
+    assert main(["export", "model", "-o", "b", *options]) == 0
+    assert asked == [expected]
