@@ -20,6 +20,7 @@ from typing import Any
 from edgewren.errors import BundleError, InputError, MissingDependencyError, UsageError
 from edgewren.text import TextTokenizer
 from edgewren_train.normalisers import with_normaliser
+from edgewren_train.quiet import quiet
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = 
     location = locate(spec)
     from sentence_transformers import SentenceTransformer
 
-    with reporting_load_failures(spec):
+    with reporting_load_failures(spec), quiet(location):
         # eager attention: the same arithmetic in torch as in the exported graph, so that parity means something.
         model = SentenceTransformer(location, device="cpu", model_kwargs={"attn_implementation": "eager"}).eval()
     transformer = model[0]

@@ -13,6 +13,7 @@ import logging
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ from edgewren_train.encoders import (
 from edgewren_train.epoch_watch import EpochWatch
 from edgewren_train.lora_recipe import LoraRecipe as LoraRecipe  # noqa: PLC0414  callers name lora.LoraRecipe
 from edgewren_train.prediction import predict_logits
+from edgewren_train.quiet import quiet
 from edgewren_train.target_modules import adapted_layers, check_target_modules, default_target_modules
 
 logger = logging.getLogger(__name__)
@@ -125,28 +127,22 @@ def load_base(
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
-    from transformers.utils import logging as transformers_logging
 
     location = locate(spec)
     set_seed(seed)
-    noise = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # "newly initialized … you should probably TRAIN": we are about to
-    try:
-        with reporting_load_failures(spec):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                location,
-                num_labels=len(classes),
-                id2label=dict(enumerate(classes)),
-                label2id={name: index for index, name in enumerate(classes)},
-                problem_type="single_label_classification",
-                attn_implementation="eager",
-                ignore_mismatched_sizes=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-            tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(location), spec)
-    finally:
-        transformers_logging.set_verbosity(noise)
+    with reporting_load_failures(spec), quiet(location):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            location,
+            num_labels=len(classes),
+            id2label=dict(enumerate(classes)),
+            label2id={name: index for index, name in enumerate(classes)},
+            problem_type="single_label_classification",
+            attn_implementation="eager",
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(location), spec)
     # A head of another shape is named alone or, depending on transformers' version, with both shapes.
     mismatched = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
     missing = {*report["missing_keys"], *mismatched}
@@ -238,7 +234,9 @@ def fit(
         layers_to_transform=adapted_layers(base.model, recipe.adapt_layers),
         modules_to_save=list(base.fresh) or None,
     )
-    model = get_peft_model(copy.deepcopy(base.model), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for what that has renamed
+        model = get_peft_model(copy.deepcopy(base.model), config)
     trainable, total = (int(count) for count in model.get_nb_trainable_parameters())
     announce(
         f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}), adapters on {', '.join(targets)}"

@@ -29,6 +29,7 @@ from edgewren.folders import check_replaceable, written_whole
 from edgewren_train.distillation import Distilled
 from edgewren_train.encoders import TokenizerFiles
 from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.quiet import quiet
 from edgewren_train.ridge import RidgeHead
 
 FORMAT_VERSION = 1
@@ -82,7 +83,8 @@ def save_ridge(
     """Write a ridge model: the SentenceTransformer, its head, the heads of early exits by layer, and training rows."""
 
     def write(target: Path) -> None:
-        encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
+        with quiet(target):
+            encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
         _write_tensors(target / "head.safetensors", _head_tensors(head))
         _write_exits(target, exits)
 
@@ -131,7 +133,8 @@ def save_lora(
     """Write a merged LoRA model, a transformers AutoModelForSequenceClassification, and its early exits' heads."""
 
     def write(target: Path) -> None:
-        model.save_pretrained(target / "classifier", safe_serialization=True)
+        with quiet(target):
+            model.save_pretrained(target / "classifier", safe_serialization=True)
         _write_exits(target, exits)
 
     _save(folder, description, files, rows, out_of_fold, write)
