@@ -42,6 +42,7 @@ class Stub:
 
     labels = ("neutral", "partisan")
     variant, device = "stub", "cpu"
+    exits: tuple[int, ...] = ()
     bundle = SimpleNamespace(sha256="0" * 64, path="stub", manifest=SimpleNamespace(kind="stub"))
 
     def score_windows(self, windows: Iterator[Sequence[str]]) -> Iterator[Scores]:
