@@ -1,14 +1,15 @@
 """Beside torch on one device, the same weights: token ids in, texts in, and the tokenizer alone.
 
-    python benchmarks/beside_torch.py MODEL [--device cuda] [--texts 65536] [--rounds 3] [--data CSV …]
+    python benchmarks/beside_torch.py MODEL [--bundle DIR] [--device cuda] [--texts 65536] [--rounds 3] [--data CSV …]
+                                            [--without-compiled]
 
-MODEL is a trained model's folder (ridge or LoRA). It is exported here, fp16 for CUDA (fp32 for `--device cpu`, which
-only tries this script), and given to torch with SDPA, in the same precision, as it is and compiled. All see rows of
-equal length in batches as large as edgewren takes there. Torch's results are fetched batch by batch, as `score` does
-it, and once more at the very end. From texts, torch gets its ids from the tokenizers library, which works ahead on all
-cores; sentence-transformers does as its documentation advises, at its best batch size. Rounds are interleaved. Texts
-are new mixtures of the parts of the file's, so that neither duplicates nor words known from elsewhere help. The last
-line of stdout is one JSON document.
+MODEL is a trained model's folder (ridge or LoRA). It is exported here (a minute), or its bundle given with --bundle:
+fp16 for CUDA (fp32 for `--device cpu`, which only tries this script). It is given to torch with SDPA, in the same
+precision, as it is and compiled (which takes minutes). All see rows of equal length in batches as large as edgewren
+takes there. Torch's results are fetched batch by batch, as `score` does it, and once more at the very end. From texts,
+torch gets its ids from the tokenizers library, which works ahead on all cores; sentence-transformers does as its
+documentation advises, at its best batch size. Rounds are interleaved. Texts are new mixtures of the parts of the
+file's, so that neither duplicates nor words known from elsewhere help. The last line of stdout is one JSON document.
 """
 
 from __future__ import annotations
@@ -125,16 +126,17 @@ def sentence_transformers(material: Material, device: str, texts: list[str]) -> 
 
 
 def ways(
-    material: Material, bundle: Path, classifier: Classifier, device: str, count: int, rounds: int
+    material: Material, classifier: Classifier, device: str, count: int, rounds: int, *, with_compiled: bool
 ) -> dict[str, tuple[int, Callable[[int], object]]]:
     """Return what is timed: texts, and what to call with the round's number, new texts being made of it."""
     tokenizer, session = classifier._scheduler.tokenizer, classifier._session  # noqa: SLF001
     most = classifier._scheduler.tokens_per_batch  # noqa: SLF001
     rows = tokenizer.encode(mixtures(material.texts, count, 0)).rows
     batches = batches_of(rows, most)
-    plain, compiled = Torch(material, device), Torch(material, device, compiled=True)
+    plain = Torch(material, device)
     new = {number: mixtures(material.texts, 4 * count, number) for number in range(1, rounds + 2)}
-    library = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    fresh = {number: batches_of(tokenizer.encode(texts[:count]).rows, most) for number, texts in new.items()}
+    library = Tokenizer.from_file(str(classifier.bundle.path / "tokenizer.json"))
     library.no_padding()
     library.enable_truncation(tokenizer.max_length)
 
@@ -150,6 +152,11 @@ def ways(
         half = count // 2
         in_threads(classifier.score, [new[number][:half], new[number][half:count]], 2)
 
+    compiled = {}
+    if with_compiled:
+        model = Torch(material, device, compiled=True)
+        name = "ids: torch compiled, results at the end"
+        compiled = {name: (count, lambda _: model.run(batches, at_the_end=True))}
     notebook = {}
     if material.kind == "ridge":
         encode = sentence_transformers(material, device, new[1][: min(count, 8192)])
@@ -159,9 +166,10 @@ def ways(
     return {
         "ids: edgewren, one caller": (count, lambda _: in_threads(session.run, batches, 1)),
         "ids: edgewren, two callers": (count, lambda _: in_threads(session.run, batches, 2)),
+        "ids: edgewren, two callers, new shapes": (count, lambda number: in_threads(session.run, fresh[number], 2)),
         "ids: torch SDPA, a result per batch": (count, lambda _: plain.run(batches, at_the_end=False)),
         "ids: torch SDPA, results at the end": (count, lambda _: plain.run(batches, at_the_end=True)),
-        "ids: torch compiled, results at the end": (count, lambda _: compiled.run(batches, at_the_end=True)),
+        **compiled,
         "texts: edgewren, score": (count, lambda number: classifier.score(new[number][:count])),
         "texts: edgewren, score by two callers": (count, two_callers),
         "texts: edgewren, stream": (4 * count, lambda number: sum(1 for _ in classifier.stream(new[number]))),
@@ -200,10 +208,12 @@ def measure(work: dict[str, tuple[int, Callable[[int], object]]], rounds: int) -
     return {name: count / statistics.median(seconds[name]) for name, (count, _) in work.items()}
 
 
-def exactness(bundle: Path, classifier: Classifier, texts: list[str]) -> dict[str, float]:
-    """Compare with fp32 on the CPU."""
+def exactness(classifier: Classifier, texts: list[str]) -> dict[str, float]:
+    """Compare with fp32 on the CPU, where the bundle has it."""
+    if "fp32" not in classifier.bundle.manifest.variants:
+        return {}
     ours = classifier.score(texts).logits
-    exact = Classifier.load(bundle, device="cpu", variant="fp32").score(texts).logits
+    exact = Classifier.load(classifier.bundle.path, device="cpu", variant="fp32").score(texts).logits
     return {
         "texts": len(texts),
         "largest_difference": float(np.abs(ours - exact).max()),
@@ -214,6 +224,10 @@ def exactness(bundle: Path, classifier: Classifier, texts: list[str]) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a trained model's folder")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="exported from MODEL, with fp16 (and fp32, to compare)"
+    )
+    parser.add_argument("--without-compiled", action="store_true", help="leave torch.compile out: it takes minutes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--texts", type=int, default=65_536)
     parser.add_argument("--rounds", type=int, default=3)
@@ -227,10 +241,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         material = load_material(Path(scratch), files[0], read(files), "", args.model)
         precisions = ["fp32", "fp16"] if args.device == "cuda" else ["fp32"]
-        bundle = export(args.model, Path(scratch) / "bundle", precisions=precisions).folder
+        bundle = args.bundle or export(args.model, Path(scratch) / "bundle", precisions=precisions).folder
         classifier = Classifier.load(bundle, device=args.device, variant=precisions[-1])
-        found = exactness(bundle, classifier, material.texts[:1_200])
-        rates = measure(ways(material, bundle, classifier, args.device, args.texts, args.rounds), args.rounds)
+        found = exactness(classifier, material.texts[:1_200])
+        with_compiled = not args.without_compiled
+        work = ways(material, classifier, args.device, args.texts, args.rounds, with_compiled=with_compiled)
+        rates = measure(work, args.rounds)
     device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
     print(f"{device}, {granted_cores()} cores, {classifier.variant}, {found}\n\n| | thousand texts/s |\n|---|---|")
     for name, rate in rates.items():
