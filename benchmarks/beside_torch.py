@@ -15,6 +15,7 @@ file's, so that neither duplicates nor words known from elsewhere help. The last
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import statistics
@@ -35,7 +36,7 @@ from edgewren import Classifier
 from edgewren.batching import TokenRows, plan
 from edgewren.device import granted_cores
 from edgewren_export.pipeline import export
-from stacks.material import Material, default_data, load_material, read
+from stacks.material import Labeller, Material, default_data, load_material, read
 from stacks.ridge_classifier import load_classifier
 
 Batches = list[NDArray[np.int64]]
@@ -88,41 +89,35 @@ class Torch:
         return np.concatenate([np.asarray(result.cpu()) for result in results])
 
 
+def in_pieces(texts: Sequence[str], step: int) -> list[Sequence[str]]:
+    return [texts[start : start + step] for start in range(0, len(texts), step)]
+
+
 def library_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> TokenRows:
     return TokenRows.of([encoding.ids for encoding in tokenizer.encode_batch_fast(texts)])
 
 
 def torch_from_texts(model: Torch, tokenizer: Tokenizer, texts: Sequence[str], tokens_per_batch: int) -> None:
     """Tokenise ahead with the tokenizers library, and compute."""
-    pieces = [texts[start : start + _PIECE] for start in range(0, len(texts), _PIECE)]
     per_chunk = _CHUNK // _PIECE
     with ThreadPoolExecutor(4) as pool:
-        ahead = [pool.submit(library_rows, tokenizer, piece) for piece in pieces]
+        ahead = [pool.submit(library_rows, tokenizer, piece) for piece in in_pieces(texts, _PIECE)]
         for start in range(0, len(ahead), per_chunk):
             rows = TokenRows.joined([piece.result() for piece in ahead[start : start + per_chunk]])
             model.run(batches_of(rows, tokens_per_batch), at_the_end=True)
 
 
-def sentence_transformers(material: Material, device: str, texts: list[str]) -> Callable[[list[str]], object]:
+def sentence_transformers(material: Material, device: str, texts: list[str]) -> Labeller:
     """Return sentence-transformers and scikit-learn's head at its fastest batch size on these texts."""
     from sentence_transformers import SentenceTransformer
 
+    from stacks.sentence_transformers_torch import with_head
+
     encoder = SentenceTransformer(str(material.encoder), device=device)
     encoder = encoder.half() if device == "cuda" else encoder
-    head = material.head.scikit_learn(material.data.classes)
-
-    def labels(batch_size: int, texts: list[str]) -> object:
-        return head.predict(encoder.encode(texts, batch_size=batch_size, show_progress_bar=False).astype(np.float32))
-
-    def seconds(batch_size: int) -> float:
-        labels(batch_size, texts)
-        start = time.perf_counter()
-        labels(batch_size, texts)
-        return time.perf_counter() - start
-
-    best = min(_ENCODE_SIZES, key=seconds)
-    print(f"sentence-transformers: batch_size {best}", file=sys.stderr, flush=True)
-    return lambda texts: labels(best, texts)
+    stack = with_head(encoder, dataclasses.replace(material, texts=texts), _ENCODE_SIZES)
+    print(f"sentence-transformers: {dict(stack.settings)}", file=sys.stderr, flush=True)
+    return stack.throughput
 
 
 def ways(
@@ -141,10 +136,12 @@ def ways(
     library.enable_truncation(tokenizer.max_length)
 
     def tokenise(number: int, threads: int) -> None:
-        texts, step = new[number][:count], tokenizer.texts_per_piece
-        in_threads(tokenizer.encode, [texts[start : start + step] for start in range(0, count, step)], threads)
+        in_threads(tokenizer.encode, in_pieces(new[number][:count], tokenizer.texts_per_piece), threads)
 
-    def torch_from_text(number: int) -> None:
+    def library_tokenises(number: int) -> None:
+        in_threads(lambda piece: library_rows(library, piece), in_pieces(new[number][:count], _PIECE), 4)
+
+    def torch_from_our_tokens(number: int) -> None:
         own = batches_of(tokenizer.encode(new[number][:count]).rows, most)
         plain.run(own, at_the_end=True)
 
@@ -173,20 +170,13 @@ def ways(
         "texts: edgewren, score": (count, lambda number: classifier.score(new[number][:count])),
         "texts: edgewren, score by two callers": (count, two_callers),
         "texts: edgewren, stream": (4 * count, lambda number: sum(1 for _ in classifier.stream(new[number]))),
-        "texts: edgewren's tokenizer, torch SDPA": (count, torch_from_text),
+        "texts: edgewren's tokenizer, torch SDPA": (count, torch_from_our_tokens),
         "texts: tokenizers library, torch SDPA": (
             count,
             lambda number: torch_from_texts(plain, library, new[number][:count], most),
         ),
         **notebook,
-        "tokenizer: the library, 4 threads": (
-            count,
-            lambda number: in_threads(
-                lambda piece: library_rows(library, piece),
-                [new[number][start : min(start + _PIECE, count)] for start in range(0, count, _PIECE)],
-                4,
-            ),
-        ),
+        "tokenizer: the library, 4 threads": (count, library_tokenises),
         **{
             f"tokenizer: {number} threads": (count, lambda number, threads=number: tokenise(number, threads))
             for number in threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
@@ -13,7 +14,7 @@ def fp32(material: Material) -> Stack:
     return with_head(SentenceTransformer(str(material.encoder), device="cpu"), material)
 
 
-def with_head(encoder: Any, material: Material) -> Stack:
+def with_head(encoder: Any, material: Material, batch_sizes: Sequence[int] = BATCH_SIZES) -> Stack:
     """Return SentenceTransformer.encode (which sorts by length itself), then scikit-learn's predict."""
     head = material.head.scikit_learn(material.data.classes)
 
@@ -22,5 +23,5 @@ def with_head(encoder: Any, material: Material) -> Stack:
             encoder.encode(texts, batch_size=batch_size, show_progress_bar=False)
         ).tolist()
 
-    throughput, settings = tuned(make, material, batch_size=BATCH_SIZES)
+    throughput, settings = tuned(make, material, batch_size=batch_sizes)
     return Stack(throughput, make(1), settings)

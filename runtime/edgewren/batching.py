@@ -50,6 +50,13 @@ def tokens_per_batch(device: str, *, table: bool, staged: bool) -> int:
     return STAGED_TOKENS_PER_BATCH if staged else CPU_TOKENS_PER_BATCH
 
 
+def ranges(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Return the numbers from each start on, as many as its count says, end to end."""
+    before = np.cumsum(counts) - counts
+    numbers: NDArray[np.intp] = np.repeat(starts - before, counts) + np.arange(counts.sum())
+    return numbers
+
+
 _HASHED_AT_ONCE = 2_048  # rows: some 80,000 tokens, which stay in a core's caches
 _FEW_ROWS = 256  # for fewer, two dozen calls of numpy cost more than they bring
 _ONE = np.uint64(1)
@@ -130,22 +137,19 @@ class TokenRows:
         for start in range(0, len(self), _HASHED_AT_ONCE):
             bounds = self.bounds[start : start + _HASHED_AT_ONCE + 1]
             lengths = np.diff(bounds)
-            starts = bounds[:-1] - bounds[0]
-            places = np.arange(bounds[-1] - bounds[0]) - np.repeat(starts, lengths)
+            places = ranges(np.zeros_like(lengths), lengths)
             terms = _WEIGHTS.take(places, mode="wrap") * (self.ids[bounds[0] : bounds[-1]].astype(np.uint64) + _ONE)
-            hashes[start : start + len(lengths)] = np.add.reduceat(terms, starts)
+            hashes[start : start + len(lengths)] = np.add.reduceat(terms, bounds[:-1] - bounds[0])
         return hashes
 
     def _are_equal(self, twins: NDArray[np.intp]) -> bool:
         """Whether each row has the very ids of its twin."""
         rows = np.flatnonzero(twins != np.arange(len(self)))
-        lengths, expected = self.lengths[rows], self.lengths[twins[rows]]
-        if not np.array_equal(lengths, expected):
+        lengths = self.lengths[rows]
+        if not np.array_equal(lengths, self.lengths[twins[rows]]):
             return False
-        before = np.cumsum(lengths) - lengths
-        places = np.arange(lengths.sum())
-        own = self.ids[places + np.repeat(self.bounds[rows] - before, lengths)]
-        return np.array_equal(own, self.ids[places + np.repeat(self.bounds[twins[rows]] - before, lengths)])
+        own, others = (self.ids[ranges(self.bounds[each], lengths)] for each in (rows, twins[rows]))
+        return np.array_equal(own, others)
 
     def _distinct_by_bytes(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """As `distinct`, for few rows, and for those of which different ones have one hash.

@@ -79,7 +79,8 @@ def repair(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether `text` is valid Unicode: no surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -129,8 +130,8 @@ class TextTokenizer:
         if max(map(len, prepared), default=0) > limit:
             truncated[:] = [len(text) > limit for text in prepared]
             prepared = [text[:limit] for text in prepared]
-        if not all(map(str.isascii, prepared)) and not _is_unicode("".join(prepared)):
-            repaired[:] = [not _is_unicode(text) for text in prepared]
+        if not all(map(str.isascii, prepared)) and not is_unicode("".join(prepared)):
+            repaired[:] = [not is_unicode(text) for text in prepared]
             prepared = [repair(text) for text in prepared]
         try:
             with native_code():

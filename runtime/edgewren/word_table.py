@@ -20,7 +20,7 @@ _BITS = 15  # places: nearly three times as many as words
 _PROBES = 8  # places tried from a word's own onwards
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)  # of golden ratio and of xxHash: odd
 _MASKS = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
-_LONG = np.uint64(1 << 63)  # in the key of words of more than eight bytes: ASCII leaves this bit free
+_SHORT = 8  # bytes of a word that is its own key
 
 
 class WordTable:
@@ -35,7 +35,7 @@ class WordTable:
 
     def clear(self) -> None:
         """Forget all words."""
-        self._keys = np.zeros(1 << _BITS, dtype=np.uint64)  # no word's is 0, since none holds a NUL
+        self._keys = np.zeros(1 << _BITS, dtype=np.uint64)  # no word of up to eight bytes has 0, since none holds a NUL
         self._rest = np.zeros(1 << _BITS, dtype=np.uint64)  # of words of more than eight bytes
         self._first = np.zeros(1 << _BITS, dtype=np.int32)
         self._count = np.zeros(1 << _BITS, dtype=np.int32)
@@ -48,29 +48,21 @@ class WordTable:
         """Look words up.
 
         Args:
-            data: bytes without NUL that hold the words, and 16 more behind the last one. What stands in the eighth byte
-                of a word and behind it is ASCII.
+            data: bytes without NUL that hold the words, and 16 more behind the last one.
             starts, lengths: where each word is, [words]; lengths from 1.
             but: words that are not to be known, bool [words].
 
         Returns:
             First and count of each, int32 [words], as of `values`, and the indices of those that are not known.
         """
-        keys, long, rest = _keys_of(data, starts, lengths)
+        keys, rests = _keys_of(data, starts, lengths)
         places = _places(keys)
-        matches = self._keys.take(places) == keys
-        matches[long] &= self._rest.take(places[long]) == rest
-        missing = np.flatnonzero(~matches)
-        if len(missing):
-            rests = np.zeros(len(keys), dtype=np.uint64)
-            rests[long] = rest
+        missing = np.flatnonzero(~self._matches(places, keys, rests))
         for _ in range(_PROBES - 1):
             if not len(missing):
                 break
-            tried = (places[missing] + 1) % (1 << _BITS)
-            places[missing] = tried
-            matches = (self._keys.take(tried) == keys[missing]) & (self._rest.take(tried) == rests[missing])
-            missing = missing[~matches]
+            places[missing] = (places[missing] + 1) % (1 << _BITS)
+            missing = missing[~self._matches(places[missing], keys[missing], rests[missing])]
         unknown = lengths > LONGEST
         unknown[missing] = True
         if but is not None:
@@ -87,9 +79,7 @@ class WordTable:
             return
         lengths = np.array([len(words[index]) for index in fitting], dtype=np.intp)
         data = b"".join(words[index] for index in fitting) + bytes(LONGEST)
-        keys, long, rest = _keys_of(data, np.cumsum(lengths) - lengths, lengths)
-        rests = np.zeros(len(keys), dtype=np.uint64)
-        rests[long] = rest
+        keys, rests = _keys_of(data, np.cumsum(lengths) - lengths, lengths)
         count = np.array([len(values[index]) for index in fitting], dtype=np.int32)
         first = len(self.values) + np.cumsum(count, dtype=np.int32) - count
         self._put(keys, rests, first, count)
@@ -110,21 +100,28 @@ class WordTable:
             left = left[~np.isin(left, chosen)]
             places[left] = (places[left] + 1) % (1 << _BITS)
 
+    def _matches(
+        self, places: NDArray[np.intp], keys: NDArray[np.uint64], rests: NDArray[np.uint64]
+    ) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = (self._keys.take(places) == keys) & (self._rest.take(places) == rests)
+        return same
+
 
 def _keys_of(
     data: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp]
-) -> tuple[NDArray[np.uint64], NDArray[np.intp], NDArray[np.uint64]]:
-    """Return each word's key, uint64 [words]; which words are long, and the ninth to sixteenth byte of each of these.
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return each word's key, and its ninth to sixteenth byte, uint64 [words] each.
 
-    A short word's key is the word. A long one's is mixed of both halves, so that its place depends on both; with the
-    second half it still is the word.
+    Both together are the word. A long one's key is mixed of both halves, so that its place depends on both.
     """
     eights = np.ndarray((len(data) - 7,), dtype="<u8", buffer=data, strides=(1,))  # overlapping, at every byte
     keys = eights.take(starts) & _MASKS.take(lengths, mode="clip")
-    long = np.flatnonzero(lengths > 8)
-    rest = eights.take(starts[long] + 8) & _MASKS.take(lengths[long] - 8, mode="clip")
-    keys[long] = (keys[long] ^ (rest * _FACTORS[1])) | _LONG
-    return keys, long, rest
+    rests = np.zeros(len(keys), dtype=np.uint64)
+    long = np.flatnonzero(lengths > _SHORT)
+    rest = eights.take(starts[long] + _SHORT) & _MASKS.take(lengths[long] - _SHORT, mode="clip")
+    keys[long] ^= rest * _FACTORS[1]
+    rests[long] = rest
+    return keys, rests
 
 
 def _places(keys: NDArray[np.uint64]) -> NDArray[np.intp]:

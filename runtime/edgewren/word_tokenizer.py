@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from edgewren.batching import TokenRows
+from edgewren.batching import TokenRows, ranges
 from edgewren.word_table import LONGEST, WordTable
 
 _FEW_CHARACTERS = 2_000
@@ -204,7 +204,7 @@ class WordTokenizer:
         data = data.lower() if self._lowercase else data
         first, count, values = self._look_up(data, starts, lengths, is_aside, aside)
         ends = np.cumsum(count, dtype=np.int64)
-        ids = values.take(np.repeat(first - (ends - count), count) + np.arange(ends[-1]))
+        ids = values.take(ranges(first, count))
         return self._with_special(ids, np.diff(ends[codes.take(starts) == ord(_BETWEEN)]))
 
     def _look_up(
@@ -251,12 +251,11 @@ class WordTokenizer:
         room = self._max_length - special
         truncated = lengths > room
         if truncated.any():
-            place = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            ids, lengths = ids[place < room], np.minimum(lengths, room)
+            ids, lengths = ids[ranges(np.zeros_like(lengths), lengths) < room], np.minimum(lengths, room)
         bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths + special, out=bounds[1:])
         rows = np.empty(bounds[-1], dtype=np.int32)
-        rows[np.arange(len(ids)) + np.repeat(np.arange(len(lengths)) * special + len(self._before), lengths)] = ids
+        rows[ranges(bounds[:-1] + len(self._before), lengths)] = ids
         for index, token in enumerate(self._before):
             rows[bounds[:-1] + index] = token
         for index, token in enumerate(self._behind):
@@ -300,9 +299,7 @@ def _leave_http(codes: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> None:
 
 def _blank(kinds: NDArray[np.uint8], starts: NDArray[np.intp], stops: NDArray[np.intp]) -> None:
     """Make spaces of what is between these places."""
-    count = stops - starts
-    before = np.cumsum(count) - count
-    kinds[np.repeat(starts - before, count) + np.arange(count.sum())] = 0
+    kinds[ranges(starts, stops - starts)] = 0
 
 
 def _words(kinds: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -83,8 +83,7 @@ def save_ridge(
     """Write a ridge model: the SentenceTransformer, its head, the heads of early exits by layer, and training rows."""
 
     def write(target: Path) -> None:
-        with quiet(target):
-            encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
+        encoder.save_pretrained(str(target / "encoder"), create_model_card=False, safe_serialization=True)
         _write_tensors(target / "head.safetensors", _head_tensors(head))
         _write_exits(target, exits)
 
@@ -133,8 +132,7 @@ def save_lora(
     """Write a merged LoRA model, a transformers AutoModelForSequenceClassification, and its early exits' heads."""
 
     def write(target: Path) -> None:
-        with quiet(target):
-            model.save_pretrained(target / "classifier", safe_serialization=True)
+        model.save_pretrained(target / "classifier", safe_serialization=True)
         _write_exits(target, exits)
 
     _save(folder, description, files, rows, out_of_fold, write)
@@ -171,7 +169,8 @@ def _save(
     write_weights: Callable[[Path], None],
 ) -> None:
     with written_whole(folder) as scratch:
-        write_weights(scratch)
+        with quiet(scratch):
+            write_weights(scratch)
         files.write(scratch)
         with (scratch / "train.jsonl").open("w", encoding="utf-8", newline="\n") as stream:
             stream.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)

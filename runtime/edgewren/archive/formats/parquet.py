@@ -17,7 +17,7 @@ from edgewren.archive.lines import STDIN
 from edgewren.archive.rows import Block, Row, cell_text
 from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, Table
 from edgewren.errors import InputError, MissingDependencyError, UsageError
-from edgewren.text import repair
+from edgewren.text import is_unicode, repair
 
 _ROWS_AT_ONCE = 1024
 """Few, since each may hold long texts: memory is bounded by the file's row groups, not by our batches."""
@@ -298,11 +298,7 @@ class _Stream(io.RawIOBase):
 
 def _valid(text: str) -> str:
     """Return text that Arrow takes: lone surrogates are repaired."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return repair(text)
-    return text
+    return text if is_unicode(text) else repair(text)
 
 
 FORMAT = Format("parquet", (".parquet", ".pq"), open=_ParquetTable, encoder=ParquetEncoder, packable=False)
