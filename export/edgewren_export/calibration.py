@@ -1,4 +1,4 @@
-"""What values the tensors of a model take: their ranges, on texts and on every word of the vocabulary, and the values.
+"""Which ranges the tensors of a model have, on texts and on every word of the vocabulary.
 
 Texts alone would leave out the words that they lack; words alone are no language. Measured on MiniLM, static ranges of
 300 tweets and the vocabulary lose no more on other texts (posts, random words, other alphabets) than on tweets.
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren import batching
 from edgewren.device import granted_cores, import_onnxruntime
 from edgewren.session import feed
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     import onnx
 
 _MOST_WORDS = 32_768
-_BATCH_TOKENS = 512
 _SEED = 0
 
 
@@ -58,7 +56,7 @@ def channel_ranges(model: onnx.ModelProto, names: Sequence[str], rows: Sequence[
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = _session(watched)
+    session = plain_session(watched)
     inputs = {entry.name for entry in session.get_inputs()}
     ranges: dict[str, Range] = {}
     for row in rows:
@@ -72,21 +70,7 @@ def channel_ranges(model: onnx.ModelProto, names: Sequence[str], rows: Sequence[
     return ranges
 
 
-def token_values(
-    model: onnx.ModelProto, names: Sequence[str], rows: Sequence[Sequence[int]]
-) -> dict[str, NDArray[np.float32]]:
-    """Return tensors of a model over token rows, float32 [tokens, features], all in the same order."""
-    session = _session(model)
-    inputs = {entry.name for entry in session.get_inputs()}
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-    for batch in batching.plan([len(row) for row in rows], _BATCH_TOKENS):
-        values = session.run(list(names), feed(np.array([rows[index] for index in batch], np.int64), inputs))
-        for name, value in zip(names, values, strict=True):
-            parts[name].append(value.reshape(-1, value.shape[-1]))
-    return {name: np.concatenate(part) for name, part in parts.items()}
-
-
-def _session(model: onnx.ModelProto) -> Any:
+def plain_session(model: onnx.ModelProto) -> Any:
     """Return a session in which every tensor keeps its name."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()

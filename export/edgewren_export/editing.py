@@ -5,7 +5,7 @@ Knows nodes and constants, nothing of what they mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +29,16 @@ class EditableGraph:
         self._constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._shapes: list[onnx.ValueInfoProto] = []
 
-    def nodes(self, names: Sequence[str] | None = None) -> list[onnx.NodeProto]:
-        """Return the nodes that tensors need, by default the outputs; each after those that it needs."""
+    def nodes(self, names: Sequence[str] | None = None, *, given: Collection[str] = ()) -> list[onnx.NodeProto]:
+        """Return the nodes that tensors need, by default the outputs; each after those that it needs.
+
+        Args:
+            given: tensors that are there without their producers.
+        """
         ordered: list[onnx.NodeProto] = []
         done: set[int] = set()
         wanted = [output.name for output in self._model.graph.output] if names is None else names
-        stack = [(node, False) for node in self._needed(wanted)]
+        stack = [(node, False) for node in self._needed(wanted, given)]
         while stack:
             node, complete = stack.pop()
             if id(node) in done:
@@ -44,11 +48,11 @@ class EditableGraph:
                 ordered.append(node)
             else:
                 stack.append((node, True))
-                stack += [(needed, False) for needed in self._needed(node.input) if id(needed) not in done]
+                stack += [(needed, False) for needed in self._needed(node.input, given) if id(needed) not in done]
         return ordered
 
-    def _needed(self, names: Sequence[str]) -> list[onnx.NodeProto]:
-        return [self._producers[name] for name in names if name in self._producers]
+    def _needed(self, names: Sequence[str], given: Collection[str]) -> list[onnx.NodeProto]:
+        return [self._producers[name] for name in names if name in self._producers and name not in given]
 
     def producer(self, name: str) -> onnx.NodeProto | None:
         return self._producers.get(name)
@@ -108,18 +112,30 @@ class EditableGraph:
 
         self._shapes.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
-    def until(self, names: Sequence[str]) -> onnx.ModelProto:
-        """Return a model of its own with these tensors as outputs, of the graph as it now stands."""
+    def until(
+        self, names: Sequence[str], *, given: Mapping[str, Sequence[int | None]] | None = None
+    ) -> onnx.ModelProto:
+        """Return a model of its own with these tensors as outputs, of the graph as it now stands.
+
+        Args:
+            given: float32 tensors that become inputs where they are needed, and their shapes (None: any size).
+        """
         import onnx
 
+        given = given or {}
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        graph, nodes = model.graph, self.nodes(names)
+        graph, nodes = model.graph, self.nodes(names, given=given)
         used = {name for node in nodes for name in node.input}
         del graph.node[:], graph.initializer[:], graph.value_info[:], graph.output[:]
         graph.node.extend(nodes)
         graph.initializer.extend(tensor for name, tensor in self._constants.items() if name in used)
-        graph.value_info.extend(self._shapes)
+        graph.value_info.extend(shape for shape in self._shapes if shape.name not in given)
+        graph.input.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            for name, shape in given.items()
+            if name in used
+        )
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         _import_microsoft(model)
         return model

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from edgewren.errors import BundleError
 from edgewren_export.attention import fuse_attention
 from edgewren_export.biases import Consumers, added_bias
-from edgewren_export.calibration import Range, channel_ranges, token_values
+from edgewren_export.calibration import Range, channel_ranges
 from edgewren_export.centring import centre
 from edgewren_export.editing import EditableGraph
 from edgewren_export.gelu_split import split_gelu
 from edgewren_export.grids import GELU, Grid, fixed
-from edgewren_export.rounding import Inputs, Rounded, observe, round_for, round_to_nearest
+from edgewren_export.rounding import Rounded, observe, round_for, round_to_nearest
+from edgewren_export.token_values import TokenValues
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +37,6 @@ _GELU_OPERATORS = ("Gelu", "BiasGelu", "FastGelu")
 _TABLE_ROWS = 1000  # embedding tables with fewer rows are not worth it
 _SCALES_AND_BIAS = (3, 6)  # inputs of MatMulIntegerToFloat: the weight's scales per column, and the bias
 _OPSET = 21  # QuantizeLinear in blocks
-_LAYER = 5  # inputs of products in a transformer layer, where Gelu is split
 _ROUNDING_TOKENS = 20_000  # about 700 tweets
 
 
@@ -99,21 +99,20 @@ def quantise(calibrated: Calibrated, *, large_apart: bool = False) -> onnx.Model
     graph = EditableGraph(model)
     consumers = graph.consumers()
     _quantise_tables(graph)
-    groups = products(graph)
-    names = list(groups)
     rows = _some(calibrated.texts)
-    for start in range(0, len(names), _LAYER):
-        layer = names[start : start + _LAYER]
-        exact = token_values(EditableGraph(model).until(layer), layer, rows) if rows else {}
-        for name in layer:
-            values = exact.pop(name, None)
-            grid = _grid(graph, name, groups[name], calibrated.ranges, values)
-            inputs = None if values is None else _observe(graph, name, grid, values, rows)
-            rounded = [_rounded(product, grid, inputs) for product in groups[name]]
-            if grid.step is None:
-                _quantise_per_token(graph, name, groups[name], grid, rounded)
-            else:
-                _quantise_fixed(graph, consumers, name, groups[name], grid, grid.step, rounded)
+    exact, exact_values, seen_values = EditableGraph(model), TokenValues(rows), TokenValues(rows)
+    for name, group in products(graph).items():
+        values = exact_values.of(exact, name) if rows else None
+        grid = _grid(graph, name, group, calibrated.ranges, values)
+        # What enters the products in the graph, which is int8 up to there.
+        seen = None if values is None else seen_values.of(graph, name)
+        rounded = _rounded([grid.scaled(product.weight) for product in group], grid, values, seen)
+        if grid.step is None:
+            _quantise_per_token(graph, name, group, grid, rounded)
+        else:
+            _quantise_fixed(graph, consumers, name, group, grid, grid.step, rounded)
+        if _averaged(graph, consumers, name) is not None:
+            seen_values.forget(name)
     return graph.finish()
 
 
@@ -130,22 +129,22 @@ def _grid(
     return fixed([product.weight for product in group], ranges[name].magnitude, values)
 
 
-def _observe(
-    graph: EditableGraph, name: str, grid: Grid, exact: NDArray[np.float32], rows: Sequence[Sequence[int]]
-) -> Inputs:
-    """Return what enters the products of an input in the fp32 model and in the graph, which is int8 up to there."""
-    seen = token_values(graph.until([name]), [name], rows)[name]
-    return observe(grid.smoothed(exact), grid.quantised(grid.smoothed(seen)))
-
-
 def _some(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """Return evenly spread rows with about as many tokens as are looked at, at most half: the gate sees others, too."""
     return list(rows[:: max(2, sum(map(len, rows)) // _ROUNDING_TOKENS)])
 
 
-def _rounded(product: Product, grid: Grid, inputs: Inputs | None) -> Rounded:
-    weight = grid.scaled(product.weight)
-    return round_to_nearest(weight) if inputs is None else round_for(weight, inputs)
+def _rounded(
+    weights: Sequence[NDArray[np.float32]],
+    grid: Grid,
+    exact: NDArray[np.float32] | None,
+    seen: NDArray[np.float32] | None,
+) -> list[Rounded]:
+    """Round smoothed weights for their common input over real tokens; without tokens, to nearest."""
+    if exact is None or seen is None:
+        return [round_to_nearest(weight) for weight in weights]
+    inputs = observe(grid.smoothed(exact), grid.quantised(grid.smoothed(seen)))
+    return [round_for(weight, inputs) for weight in weights]
 
 
 def products(graph: EditableGraph) -> dict[str, list[Product]]:
@@ -218,9 +217,8 @@ def _smooth(graph: EditableGraph, consumers: Consumers, source: str, grid: Grid)
     if grid.smooth is None:
         return source
     factors = np.float32(1) / grid.smooth
-    node = graph.producer(source)
-    value = graph.producer(node.input[2]) if node is not None and node.op_type == "Attention" else None
-    if value is not None and value.op_type == "MatMulIntegerToFloat" and len(consumers[value.output[0]]) == 1:
+    value = _averaged(graph, consumers, source)
+    if value is not None:
         for position in _SCALES_AND_BIAS:
             constant = graph.value(value.input[position]) if position < len(value.input) else None
             if constant is not None:
@@ -228,6 +226,15 @@ def _smooth(graph: EditableGraph, consumers: Consumers, source: str, grid: Grid)
                 value.input[position] = graph.constant(name, np.asarray(constant * factors, np.float32))
         return source
     return graph.define("Mul", [source, graph.constant(f"int8_{source}_smoothing", factors)], f"int8_{source}_smooth")
+
+
+def _averaged(graph: EditableGraph, consumers: Consumers, source: str) -> onnx.NodeProto | None:
+    """Return the int8 product of which attention's context is a mean; None for other tensors."""
+    node = graph.producer(source)
+    if node is None or node.op_type != "Attention" or len(consumers[node.input[2]]) != 1:
+        return None
+    value = graph.producer(node.input[2])
+    return value if value is not None and value.op_type == "MatMulIntegerToFloat" else None
 
 
 def _product(

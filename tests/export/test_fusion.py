@@ -18,7 +18,8 @@ from edgewren_export.editing import EditableGraph
 from edgewren_export.first_token import first_token_only
 from edgewren_export.gelu_split import split_gelu
 from edgewren_export.optimise import operators, optimise
-from edgewren_export.quantise import products
+from edgewren_export.quantise import calibrate, products, quantise
+from edgewren_export.token_values import TokenValues
 from edgewren_export.trained_model import read_trained_model
 
 MODELS = [
@@ -255,6 +256,56 @@ def test_ranges_cover_every_value_of_a_channel(optimised):
     assert (all_rows.low <= one.low).all()
     assert (all_rows.high >= one.high).all()
     assert (all_rows.magnitude == np.maximum(-all_rows.low, all_rows.high)).all()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(("recipe", "architecture"), MODELS)
+def test_values_that_go_on_from_earlier_ones_are_those_computed_from_the_start(
+    optimised, recipe, architecture, apart, monkeypatch
+):
+    model, rows = optimised(recipe, architecture)
+    calibrated = calibrate(model, rows, texts=rows)
+    names, computed = [], []
+
+    def watched(self, graph, name):
+        values = of(self, graph, name)
+        names.append(name)
+        computed.append(values)
+        return values
+
+    of = TokenValues.of
+    monkeypatch.setattr(TokenValues, "of", watched)
+    going_on = quantise(calibrated, large_apart=apart)
+    monkeypatch.setattr("edgewren_export.token_values._KEPT", 0)
+    from_the_start = quantise(calibrated, large_apart=apart)
+    assert going_on.SerializeToString(deterministic=True) == from_the_start.SerializeToString(deterministic=True)
+    half = len(names) // 2
+    assert names[:half] == names[half:]
+    assert half == 2 * len(products(EditableGraph(calibrated.model))) + (
+        2 * operators(model)["BiasGelu"] if apart else 0
+    )
+    for values, again in zip(computed[:half], computed[half:], strict=True):
+        assert (values == again).all()
+
+
+def test_values_go_on_from_the_last_tensors_unless_they_are_forgotten(optimised):
+    model, rows = optimised("lora", "bert")
+    graph = EditableGraph(fuse_attention(model)[0])
+    first, second, third, *_ = products(graph)
+    values = TokenValues(rows)
+    before = values.of(graph, first)
+    expected = values.of(graph, second)
+    norm = graph.producer(first)
+    norm.input[2] = graph.constant("moved", graph.value(norm.input[2]) + np.float32(1))
+    assert (values.of(graph, second) == expected).all()
+    values.forget(first)
+    assert not np.allclose(values.of(graph, second), expected)
+    np.testing.assert_allclose(values.of(graph, first), before + 1, atol=1e-5)
+    shape = ["batch", None, before.shape[1]]
+    model = graph.until([third], given={first: shape, second: shape})
+    assert {entry.name for entry in model.graph.input} >= {first, second}
+    assert "Gather" not in operators(model)
+    assert {"Gather", "Attention"} <= set(operators(graph.until([third])))
 
 
 def test_edited_graph_drops_what_nothing_needs_and_keeps_the_order():
