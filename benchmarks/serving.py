@@ -195,26 +195,28 @@ def services(bundle: str, *options: str, rivals: bool) -> list[tuple[str, list[s
 def running(command: list[str], environment: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Start a service on a free port of 127.0.0.1, wait until it is healthy, stop it in the end."""
     port = free_port()
-    process = subprocess.Popen(
-        [part.format(port=port) for part in command],
-        env={**os.environ, **environment, "ORT_DISABLE_TELEMETRY": "1"},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # LitServe's own processes outlive it
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not healthy(f"http://127.0.0.1:{port}/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{command} did not start")
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/predict", process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [part.format(port=port) for part in command],
+            env={**os.environ, **environment, "ORT_DISABLE_TELEMETRY": "1"},
+            stderr=errors,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # LitServe's own processes outlive it
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not healthy(f"http://127.0.0.1:{port}/health"):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    errors.seek(0)
+                    raise SystemExit(f"{command} did not start: {errors.read().decode()[-1000:].strip()}")
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}/predict", process
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -36,9 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--queue-ms",
         type=float,
-        default=100.0,
+        default=50.0,
         metavar="MS",
-        help="as many tokens may wait as this machine computes in this time; more is answered 429 (default: 100)",
+        help="as many tokens may wait as this machine computes in this time; more is answered 429 (default: 50)",
     )
     parser.add_argument(
         "--timeout", type=float, default=10.0, metavar="S", help="answer 504 after this (default: 10 seconds)"

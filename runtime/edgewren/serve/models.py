@@ -43,7 +43,7 @@ def load_models(
     device: str = "auto",
     threads: int | None = None,
     variant: str | None = None,
-    queue_ms: float = 100.0,
+    queue_ms: float = 50.0,
 ) -> dict[str, Served]:
     """Load bundles, by name: `name=path`, or a path whose last part is the name. The first one is the default.
 
