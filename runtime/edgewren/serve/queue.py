@@ -30,7 +30,7 @@ a second of work on one core, so that a large request doesn't hold up the small 
 
 _LEAST_SPEED = 0.1
 _SMOOTHING = 0.1
-"""Share of the newest batch in the running mean of the speed."""
+"""Share of the newest batch in the running means."""
 
 _CHARACTERS_PER_TOKEN = 4
 _SPECIAL_TOKENS = 2
@@ -142,7 +142,8 @@ class WorkQueue:
         self._max_length = max_length
         self._full_capacity = capacity_tokens
         self._full_speed = max(tokens_per_s, 1.0)
-        self._tokens_per_s = self._full_speed
+        # Of a batch, running means. (The mean of batches' own speeds would count small, fast ones for too much.)
+        self._recent_tokens, self._recent_s = float(PART_TOKENS), PART_TOKENS * len(scorers) / self._full_speed
         self._parts: deque[_Part] = deque()
         self._waiting_tokens = 0
         self._computing = 0
@@ -159,6 +160,10 @@ class WorkQueue:
     def waiting_tokens(self) -> int:
         """Estimated tokens that wait, without those that are being computed."""
         return self._waiting_tokens
+
+    @property
+    def _tokens_per_s(self) -> float:
+        return len(self._threads) * self._recent_tokens / max(self._recent_s, 1e-6)
 
     @property
     def capacity_tokens(self) -> int:
@@ -269,8 +274,8 @@ class WorkQueue:
             start = time.monotonic()
             try:
                 self._compute_or_fail(score, parts)
-                speed = len(self._threads) * sum(part.tokens for part in parts) / max(time.monotonic() - start, 1e-6)
-                self._tokens_per_s += _SMOOTHING * (speed - self._tokens_per_s)
+                self._recent_tokens += _SMOOTHING * (sum(part.tokens for part in parts) - self._recent_tokens)
+                self._recent_s += _SMOOTHING * (time.monotonic() - start - self._recent_s)
             finally:
                 with self._changed:
                     self._computing -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -31,9 +32,9 @@ def lengths(texts):
 def make_queue():
     made = []
 
-    def make(score=lengths, *, workers=2, capacity_tokens=10**6):
+    def make(score=lengths, *, workers=2, capacity_tokens=10**6, tokens_per_s=1000):
         queue = WorkQueue(
-            [score] * workers, labels=2, max_length=512, capacity_tokens=capacity_tokens, tokens_per_s=1000
+            [score] * workers, labels=2, max_length=512, capacity_tokens=capacity_tokens, tokens_per_s=tokens_per_s
         )
         made.append(queue)
         return queue
@@ -104,6 +105,25 @@ def test_a_full_queue_refuses_at_once_and_keeps_nothing(make_queue):
 
     assert asyncio.run(scenario()) >= 1
     assert ["c" * 400] not in gate.seen
+
+
+def test_fewer_may_wait_while_workers_are_slower_than_they_were(make_queue):
+    def slowly(texts):
+        time.sleep(0.002 * len(texts))
+        return lengths(texts)
+
+    queue = make_queue(slowly, workers=1, capacity_tokens=10_000, tokens_per_s=500_000)  # it makes 50,000 at most
+
+    async def client():
+        for _ in range(60):
+            await queue.score(["d" * 392], timeout_s=10)  # 100 tokens
+
+    async def clients():
+        await asyncio.gather(*(client() for _ in range(5)))
+
+    assert queue.capacity_tokens == 10_000
+    asyncio.run(clients())
+    assert 1_000 <= queue.capacity_tokens < 3_000
 
 
 def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits(make_queue):
