@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewren.archive import lines
-from edgewren.archive.readers import Number, open_table
+from edgewren.archive.readers import Number, cell_text, open_table
+from edgewren.archive.run import score_archive
 from edgewren.errors import EdgewrenError, InputError, UsageError
 
 
@@ -288,6 +289,38 @@ def test_parquet_rows_are_what_json_knows(tmp_path):
         "raw": "00ff",
     }
     assert found[1].get("id") is None
+
+
+def test_parquet_texts_that_are_called_binary_are_read_and_odd_values_kept(tmp_path, classifier):
+    import uuid
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [b"good vote", "caf\u00e9 vote".encode(), b"bad \xff tax", None]
+    columns = {
+        "text": pa.array(texts, pa.binary()),
+        "number": pa.array([float("nan"), float("inf"), None, -1.5]),
+        "parts": pa.array([[b"\xff"], None, [], [b"a"]], pa.list_(pa.binary())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    score_archive(classifier, [tmp_path / "a.parquet"], tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as stream:
+        found = list(csv.DictReader(stream))
+    expected = classifier.predict(["good vote", "café vote", "bad \ufffd tax"])
+    assert [row["label"] for row in found[:3]] == expected
+    assert [row["status"] for row in found[:3]] == ["ok", "ok", "repaired"]
+    assert found[3]["status"].startswith("rejected:text is null")
+    assert [row["number"] for row in found] == ["nan", "inf", "", "-1.5"]
+    assert [row["parts"] for row in found] == ['["ff"]', "", "[]", '["61"]']
+    assert cell_text(uuid.UUID(int=7)) == str(uuid.UUID(int=7))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter_is_said(tmp_path, classifier, delimiter):
+    path = write(tmp_path, "a.csv", f"id{delimiter}text\n1{delimiter}good vote\n".encode())
+    with pytest.raises(InputError, match="its delimiter seems to be"):
+        score_archive(classifier, [path], tmp_path / "out.csv")
 
 
 def test_what_is_no_parquet_is_refused(tmp_path):

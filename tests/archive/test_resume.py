@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import errno
 import fcntl
 import gzip
 import io
@@ -18,6 +20,7 @@ from faulty_disk import DiedError, DyingDisk
 
 from edgewren import Classifier
 from edgewren.archive import lines
+from edgewren.archive.disk import Disk
 from edgewren.archive.run import score_archive
 from edgewren.cli.main import main
 from edgewren.errors import InputError, LockedError, OutputError, ResumeError, UsageError
@@ -423,6 +426,60 @@ def test_rejects_of_an_earlier_run_do_not_stay(classifier, source, output, tmp_p
     good.write_text("text\ngood\n")
     run(classifier, good, output, force=True)
     assert "rejects" not in archives.result(output)
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".journal", ".report.json", ".rejects.jsonl", ".rejects.jsonl.partial"])
+@pytest.mark.parametrize("force", [False, True])
+def test_an_input_with_a_name_that_the_run_uses_itself_is_refused(classifier, source, tmp_path, suffix, force):
+    taken = tmp_path / f"o.csv{suffix}"
+    shutil.copy(source, taken)
+    (tmp_path / "link").symlink_to(taken)
+    before = archives.snapshot(tmp_path)
+    for named in (taken, tmp_path / "link"):
+        with pytest.raises(UsageError, match="are written and removed. Name another output"):
+            run(classifier, named, tmp_path / "o.csv", format="csv", force=force)
+    assert archives.snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".sealed.partial", ".report.json", ".rejects.jsonl.partial"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_somebody_else_keeps_beside_the_output_is_not_overwritten(classifier, source, output, suffix, resume):
+    Path(f"{output}{suffix}").write_text("precious")
+    before = archives.snapshot(output.parent)
+    with pytest.raises(UsageError, match=f"{suffix} exists already. Use --force"):
+        run(classifier, source, output, resume=resume)
+    assert archives.snapshot(output.parent) == before
+    run(classifier, source, output, force=True)
+    assert output.exists()
+
+
+def test_a_report_whose_output_is_gone_is_replaced(classifier, source, output):
+    run(classifier, source, output)
+    expected = archives.result(output)
+    output.unlink()
+    Path(f"{output}.rejects.jsonl").unlink()
+    run(classifier, source, output)
+    assert archives.result(output) == expected
+
+
+def test_damage_that_a_library_calls_an_input_error_leaves_nothing(classifier, tmp_path, output):
+    source = tmp_path / "in.csv.bz2"
+    data = bytearray(bz2.compress(("text\n" + "".join(f"good vote {n * 7919}\n" for n in range(200_000))).encode()))
+    data[len(data) * 3 // 4] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(InputError):
+        run(classifier, source, output)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(classifier, source, output):
+    class FullDisk(Disk):
+        def write(self, file, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match="Nothing was changed there"):
+        run(classifier, source, output, disk=FullDisk())
+    assert list(output.parent.iterdir()) == []
 
 
 # Patterns, statuses and the command line

@@ -75,6 +75,21 @@ SHAPES = {
 }
 
 
+def test_notices_and_torn_lines_do_not_hide_tweets(tmp_path):
+    odd = [
+        '{"id_str": "1", "text"',
+        '{"delete": {"status": {"id": 1}}}',
+        '{"label": null, "status": "rejected:no tweet"}',
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*odd, json.dumps(V1), ""]), encoding="utf-8")
+    assert resolve_format(path, None) == "twitter"
+    path.write_text("\n".join([*odd, '{"text": "a plain row"}', json.dumps(V1), ""]), encoding="utf-8")
+    assert resolve_format(path, None) == "jsonl"
+    path.write_text("\n".join([*odd, ""]), encoding="utf-8")
+    assert resolve_format(path, None) == "jsonl"
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_each_shape_is_recognised_by_looking(tmp_path, name):
     assert resolve_format(write(tmp_path, name, SHAPES[name]), None) == "twitter"

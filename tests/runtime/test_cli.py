@@ -185,6 +185,38 @@ def test_a_plugin_that_cannot_be_loaded_answers_only_when_called(monkeypatch, ca
     assert "pip install 'edgewren[train]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("redirect", "code", "out", "err"),
+    [
+        ("2>&-", 0, "text,label,score", ""),
+        (">&-", 6, "", "Standard output cannot be written: Bad file descriptor."),
+        ("-o {folder}/o.csv >&-", 0, "", "1 rows (1 ok)"),
+        ("- <&-", 4, "", "Standard input is closed"),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_bug(tiny_bundle, tmp_path, redirect, code, out, err):
+    source = tmp_path / "in.csv"
+    source.write_text("text\ngood vote\n")
+    given = "" if redirect.startswith("- ") else str(source)
+    command = f"{sys.executable} -m edgewren.cli.main score {given} --model {tiny_bundle}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {redirect.format(folder=tmp_path)}"], capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert done.stdout.startswith(out)
+    assert err in done.stderr
+    assert "bug" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["info", "verify"])
+def test_a_full_disk_behind_standard_output_exits_6(tiny_bundle, verb):
+    command = f"{sys.executable} -m edgewren.cli.main {verb} {tiny_bundle} > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 6
+    assert done.stderr == "edgewren: error: Standard output cannot be written: No space left on device.\n"
+
+
 def test_a_closed_pipe_ends_quietly_with_6(tiny_bundle, tmp_path):
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "good vote\n" * 50_000)

@@ -134,6 +134,42 @@ def test_what_the_command_score_writes_can_be_summarized(tmp_path, bundle, capsy
     assert summary["total"]["rows"] == 2
 
 
+@pytest.mark.parametrize("shape", ["v1", "archive"])
+def test_scored_tweets_can_be_summarized_by_what_tweets_have(tmp_path, bundle, capsys, shape):
+    tweets = [
+        {
+            "id_str": str(n),
+            "created_at": "Wed Oct 10 20:19:24 +0000 2018",
+            "full_text": text,
+            "user": {"screen_name": who},
+        }
+        for n, (text, who) in enumerate([("good vote", "ann"), ("bad tax", "bob"), ("good", "ann")])
+    ]
+    source, out = tmp_path / "tweets.js", tmp_path / "scored.jsonl"
+    if shape == "v1":
+        source = tmp_path / "tweets.jsonl"
+        source.write_text("".join(json.dumps(tweet) + "\n" for tweet in [{"limit": {"track": 1}}, *tweets]))
+    else:
+        source.write_text("window.YTD.tweets.part0 = " + json.dumps([{"tweet": tweet} for tweet in [{}, *tweets]]))
+    assert main(["score", str(source), "--model", str(bundle), "--max-bad-rows", "1", "--output", str(out)]) == 0
+    capsys.readouterr()
+    by_author = document(capsys, out, "--by", "author", "--model", bundle)
+    assert by_author["rows"]["read"] == 4
+    assert by_author["rows"]["rejected_left_out"] == 1
+    assert [(group["group"], group["rows"]) for group in by_author["groups"]] == [("ann", 2), ("bob", 1)]
+    assert document(capsys, out, "--by", "created_at", "--model", bundle, "--period", "month")["total"]["rows"] == 3
+    assert main(["summarize", str(source), "--by", "author", "--model", str(bundle)]) == 4
+    assert "has no 'label'. Expected a file written by 'edgewren score'" in capsys.readouterr().err
+
+
+def test_patterns_are_expanded_and_missing_files_named(tmp_path, bundle, capsys):
+    for name in ("a.csv", "b.csv"):
+        scored(tmp_path / name, [("ann", "2018", "neutral", "ok")])
+    assert document(capsys, tmp_path / "?.csv", "--by", "author", "--model", bundle)["rows"]["read"] == 2
+    assert main(["summarize", str(tmp_path / "nope.csv"), "--by", "author"]) == 4
+    assert "nope.csv does not exist" in capsys.readouterr().err
+
+
 def test_labels_of_another_model_are_refused(tmp_path, bundle, capsys):
     path = scored(tmp_path / "a.csv", [("ann", "2018", "sarcastic", "ok")])
     assert main(["summarize", str(path), "--by", "author", "--model", str(bundle)]) == 4

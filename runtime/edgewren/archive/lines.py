@@ -46,6 +46,8 @@ class ByteSource:
     def __init__(self, source: str | Path) -> None:
         self.name = "standard input" if str(source) == STDIN else str(source)
         self._owned = str(source) != STDIN
+        if not self._owned and sys.stdin is None:
+            raise InputError("Standard input is closed. Name a file.")
         try:
             opened = Path(source).open("rb", buffering=0) if self._owned else sys.stdin.buffer  # noqa: SIM115
             self._raw = cast("BinaryIO", opened)

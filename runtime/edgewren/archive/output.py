@@ -79,7 +79,8 @@ class JournaledOutput:
         self.published: State | None = None
         self._header: Mapping[str, Any] | None = None
         journal_path = self._beside(journal.SUFFIX)
-        if disk.size(journal_path) is None and not resume:
+        self._is_first = disk.size(journal_path) is None
+        if self._is_first and not resume:
             self.check_new()
         with self._reported():
             self._journal = Journal(disk, journal_path)
@@ -193,6 +194,11 @@ class JournaledOutput:
                 self._disk.remove(self._beside(suffix))
             self._journal.remove()
         self.close()
+
+    def discard_unbegun(self) -> None:
+        """Remove what a run wrote that committed nothing, as where the disk was full from the start."""
+        if self.state is None and self._header is None:
+            self.discard()
 
     def finished_before(self, fingerprint: Mapping[str, Any]) -> State | None:
         """Return the report of a run that this fingerprint describes and that is finished already, or None."""
@@ -315,9 +321,26 @@ class JournaledOutput:
         """Check that nothing is overwritten. Raises UsageError."""
         if self._force:
             return
-        for path, name in ((self.path, self.name), (self._beside(REJECTS_SUFFIX), self.name + REJECTS_SUFFIX)):
-            if path.exists():
-                raise UsageError(f"{name} exists already. Use --force to replace it, or name another file.")
+        suffixes = ["", REJECTS_SUFFIX]
+        if self._is_first:  # else unfinished parts are an earlier run's
+            suffixes += [PARTIAL_SUFFIX, SEALED_SUFFIX, REJECTS_SUFFIX + PARTIAL_SUFFIX]
+        if not self._is_report(self._beside(REPORT_SUFFIX)):
+            suffixes.append(REPORT_SUFFIX)
+        for suffix in suffixes:
+            if self._beside(suffix).exists():
+                raise UsageError(
+                    f"{self.name}{suffix} exists already. Use --force to replace it, or name another file."
+                )
+
+    def _is_report(self, path: Path) -> bool:
+        """Whether this is the report of an earlier run, which may be gone with its output; or none at all."""
+        try:
+            report: Any = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError):
+            return False
+        return isinstance(report, dict) and {"report", "fingerprint"} <= report.keys()
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)

@@ -72,9 +72,13 @@ class Block(ABC):
     def values(self, column: str) -> list[Any]:
         """Return one column; None where a row has no such field."""
 
+    def text_values(self, column: str) -> list[Any]:
+        """Return one column as `values`, but where it is the one that holds the texts."""
+        return self.values(column)
+
     def texts(self, column: str) -> tuple[list[str], dict[int, str]]:
         """Return one column's texts, "" where a row cannot be used, and why it cannot."""
-        values = self.values(column)
+        values = self.text_values(column)
         problems = dict(self.errors)
         if not set(map(type, values)) <= {str}:
             for index, value in enumerate(values):
@@ -124,8 +128,13 @@ class Block(ABC):
         return None
 
 
+_JSON_TYPES = (bool, int, float, dict, list, tuple)
+
+
 def json_text(value: Any) -> str:
-    """Return a value as JSON text, numbers in their own spelling; NaN and infinity, unknown to JSON, as null."""
+    """Return a value as JSON text, numbers in their own spelling; NaN and infinity, unknown to JSON, as null; bytes in
+    hexadecimal.
+    """
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, dict):
@@ -134,6 +143,8 @@ def json_text(value: Any) -> str:
         return "[" + ", ".join(map(json_text, value)) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         return "null"
+    if isinstance(value, bytes):
+        return f'"{value.hex()}"'
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -141,4 +152,8 @@ def cell_text(value: Any) -> str:
     """Return a value as the text of a CSV field: text and numbers as they are, nothing for null, else JSON."""
     if isinstance(value, str):
         return str(value)
-    return "" if value is None else json_text(value)
+    if value is None:
+        return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json_text(value) if isinstance(value, _JSON_TYPES) else str(value)

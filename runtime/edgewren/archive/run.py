@@ -8,6 +8,7 @@ so memory is constant and a run can go on from any of them.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from edgewren.archive.table import Encoder
 from edgewren.archive.whole_file import StandardOutput, WholeFile
 from edgewren.archive.writers import choose_output, make_encoder
 from edgewren.classifier import WINDOW_ROWS, Classifier, Scores
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import InputError, OutputError, UsageError
 
 WINDOW_CHARACTERS = 32 * 2**20
 """A window whose texts have come to this many characters ends, however few rows it has: memory stays constant."""
@@ -108,6 +109,8 @@ def score_archive(
         raise UsageError(f"abstain_below is {abstain_below}, expected a probability above 0 and at most 1.")
     to_file = output is not None and str(output) != STDIN and not is_direct(output)
     files = expand(sources, but=side_files(output) if to_file and output is not None else ())
+    if to_file and output is not None:
+        _check_apart(files, output)
     if resume and (not to_file or STDIN in files):
         what = "Standard input cannot be read twice" if STDIN in files else "What went to standard output is not kept"
         raise UsageError(f"{what}, so there is nothing to resume. Use --resume with files, and with --output FILE.")
@@ -160,7 +163,11 @@ def score_archive(
             except UsageError:
                 target.abandon()
                 raise
-        target.begin(run.fingerprint, resumable=STDIN not in files, encoder=encoder, packed=packed)
+        try:
+            target.begin(run.fingerprint, resumable=STDIN not in files, encoder=encoder, packed=packed)
+        except OutputError:
+            target.discard_unbegun()
+            raise
         if target.unfinished:
             run.go_on(target.state)
         try:
@@ -169,12 +176,28 @@ def score_archive(
             # Nothing can go on where input is gone, or would end the same way each time.
             if STDIN in files or (isinstance(error, (InputError, UsageError)) and not _may_pass(error)):
                 target.discard()
+            elif isinstance(error, OutputError):
+                target.discard_unbegun()
             raise
 
 
+def _check_apart(files: Sequence[str], output: str | Path) -> None:
+    """Check that no input has a name that the run itself uses beside its output: it would be written over."""
+    _, *beside = side_files(output)
+    for source in files:
+        if source != STDIN and Path(os.path.realpath(source)) in beside:
+            raise UsageError(
+                f"{source} cannot be read: beside {output}, files of that name are written and removed. Name another "
+                "output, or rename the input."
+            )
+
+
 def _may_pass(error: BaseException) -> bool:
-    """Return whether an input could not be read for now, as from a network drive that went away."""
-    return isinstance(error.__cause__, OSError)
+    """Return whether an input could not be read for now, as from a network drive that went away.
+
+    (Libraries raise OSError for damaged data, too, but then without the system's error number.)
+    """
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
 
 
 class _Run:

@@ -6,14 +6,16 @@ Memory grows with the number of groups, never with the rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
 from edgewren.archive.inputs import check_column
+from edgewren.archive.json_records import parse_object
 from edgewren.archive.periods import Period, period_of
-from edgewren.archive.readers import Row, cell_text, open_table
+from edgewren.archive.readers import Row, cell_text, open_table, resolve_format
+from edgewren.archive.tweets import COLUMNS
 from edgewren.errors import InputError
 
 MAXIMUM_GROUPS = 100_000
@@ -79,17 +81,32 @@ def count_labels(
     counting = _Counting(Tally(tuple(labels or ())), known, by, period, zone, prefix, keep_uncertain, labels is None)
     bytes_before = 0
     for source in sources:
-        with open_table(source, format=format, encoding=encoding) as table:
+        chosen = resolve_format(source, format, encoding=encoding)
+        if chosen == "twitter" and by not in COLUMNS:
+            chosen = "jsonl"
+        with open_table(source, format=chosen, encoding=encoding) as table:
             check_column(table, by, "--by")
-            check_column(table, prefix + "label", "--prefix (what 'edgewren score' was told)")
+            if chosen != "twitter":
+                check_column(table, prefix + "label", "--prefix (what 'edgewren score' was told)")
             for row in table:
-                counting.add(table.name, row)
+                counting.add(table.name, _scored_tweet(table.name, row, prefix) if chosen == "twitter" else row)
                 if progress is not None and counting.tally.rows % _ROWS_PER_REPORT == 0:
                     progress(counting.tally.rows, bytes_before + table.bytes_read)
             bytes_before += table.bytes_read
             if progress is not None:
                 progress(counting.tally.rows, bytes_before)
     return counting.finished()
+
+
+def _scored_tweet(name: str, row: Row, prefix: str) -> Row:
+    """Return a row of Twitter's own JSON with what scoring has put into it beside the tweet's columns."""
+    own, error = parse_object(row.raw) if isinstance(row.raw, str) else ({}, row.error)
+    if error is None and prefix + "label" not in own:
+        raise InputError(
+            f"{name}, row {row.number} has no {prefix + 'label'!r}. Expected a file written by 'edgewren score'; name "
+            "what that was told with --prefix."
+        )
+    return replace(row, fields={**own, **row.fields}, error=error)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import errno
 import logging
 import os
 import platform
@@ -29,6 +30,8 @@ from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyErro
 
 MAXIMUM_FIELD_CHARACTERS = 2**20
 """Longest field of a CSV file."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -77,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn whatever happens into a message on stderr and an exit code."""
+    _replace_closed_streams()
     try:
         args = parse(argv)
     except SystemExit as ending:
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_raises():
             code = run(args)
-            sys.stdout.flush()
+            _flush()
             return code
     except _Terminated:
         return _fail("terminated", TERMINATED)
@@ -101,15 +105,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ending.code if isinstance(ending.code, int) else 2
     except BrokenPipeError:
         return _reader_went_away()
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:  # what was printed went nowhere
+            return _fail(f"error: Standard output cannot be written: {error.strerror}.", OutputError.exit_code)
+        return _unexpected(error, debug=debug)
     except BaseException as error:  # noqa: BLE001  panics of Rust extensions are BaseException; no traceback reaches a user
-        if debug:
-            traceback.print_exc()
-        return _fail(
-            f"error: unexpected {type(error).__name__}: {_one_line(error)}. This is a bug in edgewren "
-            f"{edgewren.__version__} (Python {platform.python_version()}, {platform.system()}): please report it with "
-            "what --debug prints.",
-            InvariantError.exit_code,
-        )
+        return _unexpected(error, debug=debug)
+
+
+def _unexpected(error: BaseException, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    return _fail(
+        f"error: unexpected {type(error).__name__}: {_one_line(error)}. This is a bug in edgewren "
+        f"{edgewren.__version__} (Python {platform.python_version()}, {platform.system()}): please report it with "
+        "what --debug prints.",
+        InvariantError.exit_code,
+    )
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -203,9 +215,37 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _replace_closed_streams() -> None:
+    """Put something in the place of standard streams that whoever started us has closed (`2>&-`)."""
+    if sys.stderr is None:  # `print` would write to stdout instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  for good
+    if sys.stdout is None:  # writing fails, as it would without Python
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+
+
+def _flush() -> None:
+    """Hand on what was printed.
+
+    Raises:
+        BrokenPipeError: the reader went away.
+        OutputError: standard output cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _reader_went_away()
+        raise OutputError(f"Standard output cannot be written: {error.strerror or error}.") from error
+
+
 def _fail(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"edgewren: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # that is what was said, or the smaller trouble of the two; Python would add its own at exit
+        _reader_went_away()
     return code
 
 

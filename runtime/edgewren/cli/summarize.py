@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewren.errors import UsageError
+from edgewren.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from edgewren.archive.summary import Summary
@@ -76,11 +76,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Count, correct, print. Raises EdgewrenError as its parts do."""
     _check(args)
+    from edgewren.archive.inputs import expand
     from edgewren.archive.periods import zone_named
+    from edgewren.archive.readers import STDIN
     from edgewren.archive.summary import bundle_of, correction_of, summarize
     from edgewren.archive.tally import count_labels
 
     zone = zone_named(args.timezone or "UTC")
+    args.scored = expand(args.scored)
+    missing = next((name for name in args.scored if name != STDIN and not Path(name).exists()), None)
+    if missing is not None:
+        raise InputError(f"{missing} does not exist. Check the path.")
     if args.plot:
         from edgewren.share_plot import check_available
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgewren.errors import InputError
 from edgewren.probabilities import softmax
+from edgewren.text import is_unicode
 
 _SHOWN = 60
 
@@ -161,6 +162,8 @@ def parse_infer(data: Any) -> tuple[str | None, list[str]]:
     identity = data.get("id")
     if identity is not None and not isinstance(identity, str):
         raise RequestError(f"id is {_shown(identity)}, expected text.")
+    if identity is not None and not is_unicode(identity):
+        raise RequestError("id holds a lone surrogate, which is no text that could be sent back.")
     return identity, values
 
 

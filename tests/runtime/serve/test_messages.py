@@ -157,6 +157,11 @@ def test_infer_refuses_what_is_no_tensor_of_texts(changes, match):
         parse_infer(infer(**changes))
 
 
+def test_infer_refuses_an_id_that_cannot_be_sent_back():
+    with pytest.raises(RequestError, match="lone surrogate"):
+        parse_infer({"id": "\ud800", **infer()})
+
+
 def test_infer_answers_labels_and_scores_with_shapes():
     got = infer_answer("m", "7", LABELS, np.array([[0, 1], [1, 0], [0, 2]], dtype=np.float32))
     label, scores = got["outputs"]

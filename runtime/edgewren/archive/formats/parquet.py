@@ -59,6 +59,15 @@ class _Batch(Block):
     def values(self, column: str) -> list[Any]:
         return list(self._plain(column))
 
+    def text_values(self, column: str) -> list[Any]:
+        found = self.batch.column(column)
+        if self._pa.types.is_dictionary(found.type):
+            found = found.dictionary_decode()
+        if not _is_binary(self._pa, found.type):
+            return self.values(column)
+        # What is no UTF-8 becomes lone surrogates, which are repaired like any others.
+        return [None if value is None else value.decode(errors="surrogateescape") for value in found.to_pylist()]
+
     def _plain(self, name: str) -> list[Any]:
         if name not in self._columns:
             self._columns[name] = _plain(self._pa, self.batch.column(name))
@@ -67,7 +76,7 @@ class _Batch(Block):
 
 class _ParquetTable(Table):
     """Text, numbers, booleans, lists and structures arrive as what JSON knows; dates, times and decimals as their text;
-    binary values in hexadecimal.
+    binary values in hexadecimal. A binary column of texts (older writers don't say that it is text) is read as UTF-8.
     """
 
     format = "parquet"
@@ -162,13 +171,18 @@ class _ParquetTable(Table):
                 rows = 0
 
 
+def _is_binary(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
 def _plain(pa: Any, column: Any) -> list[Any]:
     """Return a column's values as what JSON knows."""
     types = pa.types
     kind = column.type
     if types.is_dictionary(kind):
         return _plain(pa, column.dictionary_decode())
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+    if _is_binary(pa, kind):
         return [None if value is None else value.hex() for value in column.to_pylist()]
     if types.is_temporal(kind) or types.is_decimal(kind):
         column = column.cast(pa.string())

@@ -7,6 +7,7 @@ beside it. Written as CSV, TSV or Parquet, it has the columns of `tweets.COLUMNS
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from edgewren.errors import InputError
 _ARCHIVE_START = re.compile(r"\s*window\.YTD\.\w+\.part\d+\s*=\s*(?=\[)")
 _LINE_END = re.compile(r"[\r\n]+")
 _SPACES = re.compile(r"[ \t\r\n]*")
+_TELLING = frozenset({"text", "full_text"})
+"""Keys of which a record that is no tweet tells that the file is not Twitter's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +289,12 @@ def looks_like_twitter(head: str) -> bool:
     if not start.startswith("{"):
         return False
     value, _, error = parse_value(start)
-    if error is None and isinstance(value, dict):
-        return looks_like_tweet(value) or looks_like_page(value)
+    whole = [value] if error is None and isinstance(value, dict) else []
+    for record in itertools.chain(whole, (parse_object(line)[0] for line in start.split("\n")[:-1])):
+        if looks_like_tweet(record) or looks_like_page(record):
+            return True
+        if _TELLING & record.keys():  # others, such as notices between tweets and torn lines, tell nothing
+            return False
     # A page is longer than what is looked at: it has tweets under "data", and v2's own words.
     return bool(re.match(r'\{\s*"(data|includes|meta|errors)"\s*:', start)) and bool(
         re.search(r'"(edit_history_tweet_ids|author_id|note_tweet|newest_id|result_count)"\s*:', start)
