@@ -198,6 +198,9 @@ def test_a_changed_input_is_refused_and_nothing_touched(classifier, source, outp
     with pytest.raises((ResumeError, InputError)) as caught:
         run(classifier, source, output, resume=True)
     assert caught.value.exit_code == (4 if change == "gone" else 7)
+    if change in ("longer", "shorter"):
+        size, new = len(data), source.stat().st_size
+        assert f"input 1's bytes was {size}, is {new}; input 1's changed_ns was" in str(caught.value)
     assert archives.snapshot(output.parent) == before
 
 

@@ -362,16 +362,22 @@ class JournaledOutput:
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
     """Check that two fingerprints are the same. Raises ResumeError with what differs."""
-    differences = [
-        f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
-        for key in dict.fromkeys((*before, *now))
-        if before.get(key) != now.get(key)
-    ]
+    differences = list(_differences(before, now))
     if differences:
         raise ResumeError(
             f"{name} cannot go on: {'; '.join(differences)}. Go on with what it was begun with, or start over with "
             "--force."
         )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """Yield what differs, in words; of what has parts itself, only those that differ."""
+    for key in dict.fromkeys((*before, *now)):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{key}'s ")
+        elif old != new:
+            yield f"{within}{key} was {_short(old)}, is {_short(new)}"
 
 
 def _short(value: Any) -> str:
