@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, NamedTuple, Self, overload
 
@@ -242,8 +242,7 @@ class Classifier:
             TypeError: `texts` is a single str, or an item is not a str (its index is named).
             UsageError: window is below 1.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is a single str; pass an iterable of texts, for example [text].")
+        _refuse_no_list(texts, "texts")
         if window is not None and window < 1:
             raise UsageError(f"window is {window}, expected at least 1.")
         return self._predictions(_cut(texts, window or self.window_rows))
@@ -356,10 +355,17 @@ class Classifier:
         )
 
 
-def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:
-    """Return a list of these texts, after making sure that they are texts."""
+def _refuse_no_list(texts: Iterable[str], place: str) -> None:
+    """Refuse what can be iterated over, and gives something else than its texts."""
     if isinstance(texts, str):
         raise TypeError(f"{place} is a single str; pass a list of texts, for example [text].")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):  # a table gives its columns' names
+        raise TypeError(f"{place} is a {type(texts).__name__}; pass one column of it, for example table['text'].")
+
+
+def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:
+    """Return a list of these texts, after making sure that they are texts."""
+    _refuse_no_list(texts, place)
     rows = list(texts)
     if not set(map(type, rows)) <= {str}:
         for index, text in enumerate(rows, start):

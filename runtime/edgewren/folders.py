@@ -12,7 +12,7 @@ from edgewren.errors import OutputError, UsageError
 
 
 def check_replaceable(target: Path, *, what: str, marked_by: str, force: bool, option: str = "--output") -> None:
-    """Refuse a folder that must not be replaced.
+    """Refuse a folder that must not be replaced, or that cannot be made: before work, not after it.
 
     Args:
         what: what may be replaced, such as "a bundle".
@@ -21,13 +21,26 @@ def check_replaceable(target: Path, *, what: str, marked_by: str, force: bool, o
 
     Raises:
         UsageError: it exists and `force` is not set, or it is something else (a link, too).
+        OutputError: nothing can be made where it is to be.
     """
-    if not target.exists() and not target.is_symlink():
-        return
-    if not force:
-        raise UsageError(f"{target} exists already. Use --force to replace it, or choose another {option}.")
-    if target.is_symlink() or not (target / marked_by).is_file():
-        raise UsageError(f"{target} is not {what}, so it is not replaced. Choose another {option}.")
+    if target.exists() or target.is_symlink():
+        if not force:
+            raise UsageError(f"{target} exists already. Use --force to replace it, or choose another {option}.")
+        if target.is_symlink() or not (target / marked_by).is_file():
+            raise UsageError(f"{target} is not {what}, so it is not replaced. Choose another {option}.")
+    _check_writable(target, option)
+
+
+def _check_writable(target: Path, option: str) -> None:
+    """Try to make a folder where the target is to be, or where its missing parents are."""
+    place = next(folder for folder in target.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=f".{target.name}-"):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{target} cannot be written: {place}: {error.strerror or error}. Choose another {option}."
+        ) from error
 
 
 @contextlib.contextmanager

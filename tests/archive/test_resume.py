@@ -389,7 +389,7 @@ def test_a_file_size_limit_that_is_reached_ends_with_6_and_resumes(classifier, s
 
 
 def test_places_that_are_none_are_output_errors(classifier, source, tmp_path):
-    with pytest.raises(OutputError, match="No such file or directory"):
+    with pytest.raises(OutputError, match="there is no folder .*none. Make it first"):
         run(classifier, source, tmp_path / "none" / "o.csv")
     with pytest.raises(OutputError, match="is a folder"):
         run(classifier, source, tmp_path)

@@ -99,6 +99,16 @@ def test_a_bare_str_is_a_type_error_with_the_remedy(classifier, method):
         getattr(classifier, method)("good")
 
 
+@pytest.mark.parametrize("method", ["predict", "stream"])
+def test_a_table_is_refused_whose_names_would_be_taken_for_texts(classifier, method):
+    class Frame(list):
+        columns = ("text",)
+
+    for table in ({"text": ["good"]}, Frame(["text"])):
+        with pytest.raises(TypeError, match=r"pass one column of it, for example table\['text'\]"):
+            list(getattr(classifier, method)(table))
+
+
 def test_a_bare_str_is_refused_by_stream_too(classifier):
     with pytest.raises(TypeError, match=r"\[text\]"):
         next(classifier.stream("good"))

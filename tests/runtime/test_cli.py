@@ -282,7 +282,7 @@ def test_rejected_rows_exit_5_after_finishing(tiny_bundle, tmp_path, capsys):
         (b"text\nx\n", ["--max-bad-rows", "-1"], 2, "-1"),
         (b"text\nx\n", ["--device", "cuda"], 2, "CUDA was requested"),
         (b"text\nx\n", ["--variant", "int9"], 3, "no variant 'int9'"),
-        (b"text\nx\n", ["--output", "/nonexistent/x.csv"], 6, "No such file"),
+        (b"text\nx\n", ["--output", "/nonexistent/x.csv"], 6, "no folder /nonexistent"),
         (b"text\nx\n", ["--output-format", "parquet"], 2, "standard output"),
         (b"text\nx\n", ["--output-format", "xlsx"], 2, "Cannot write format 'xlsx'"),
     ],

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgewren.errors import OutputError
-from edgewren.folders import written_whole
+from edgewren.errors import OutputError, UsageError
+from edgewren.folders import check_replaceable, written_whole
 
 
 def write(target: Path, text: str) -> None:
@@ -58,3 +58,25 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
         (tmp_path / "file").write_text("")
         write(tmp_path / "file" / "b", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_cannot_be_written_is_refused_beforehand(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mark").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+
+    def check(name, *, force=False):
+        check_replaceable(tmp_path / name, what="a bundle", marked_by="mark", force=force)
+
+    check("new")
+    check("deep/in/new")
+    check("full", force=True)
+    for name in ("file/new", "file/deep/new"):
+        with pytest.raises(OutputError, match="cannot be written: .*file: Not a directory. Choose another --output"):
+            check(name)
+    with pytest.raises(UsageError, match="exists already. Use --force"):
+        check("full")
+    with pytest.raises(UsageError, match="is not a bundle"):
+        check("file", force=True)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -162,6 +162,18 @@ def test_scored_tweets_can_be_summarized_by_what_tweets_have(tmp_path, bundle, c
     assert "has no 'label'. Expected a file written by 'edgewren score'" in capsys.readouterr().err
 
 
+def test_labels_that_scoring_did_not_write_are_not_counted(tmp_path, bundle, capsys):
+    gold = tmp_path / "gold.csv"
+    gold.write_text("author,text,label\nann,good vote,neutral\n")
+    out = tmp_path / "s.csv"
+    assert main(["score", str(gold), "--model", str(bundle), "--prefix", "p_", "-o", str(out)]) == 0
+    for path in (gold, out):
+        capsys.readouterr()
+        assert main(["summarize", str(path), "--by", "author", "--model", str(bundle)]) == 4
+        assert "has no column 'status'" in capsys.readouterr().err
+    assert document(capsys, out, "--by", "author", "--model", bundle, "--prefix", "p_")["rows"]["read"] == 1
+
+
 def test_patterns_are_expanded_and_missing_files_named(tmp_path, bundle, capsys):
     for name in ("a.csv", "b.csv"):
         scored(tmp_path / name, [("ann", "2018", "neutral", "ok")])

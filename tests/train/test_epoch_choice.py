@@ -85,7 +85,7 @@ def test_without_refit_the_best_epoch_of_the_training_part_is_kept(csv_file, enc
         (["--seeds", "0,1"], "--seeds needs rows to judge by: add --validation"),
         (["--no-refit"], "--no-refit needs rows"),
         (["--validation", "2"], "--validation is 2"),
-        (["--validation", "0.2", "--seeds", "x"], "--seeds is 'x'"),
+        (["--validation", "0.2", "--seeds", "x"], "--seeds: 'x' is no seed"),
         (["--validation", "0.2", "--early-stopping", "-1"], "--early-stopping is -1"),
         (["--adapt-layers", "9"], "adapt-layers is 9, but BertForSequenceClassification has 1 layers"),
     ],

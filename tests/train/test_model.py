@@ -108,7 +108,7 @@ def test_existing_folder_needs_force_and_must_be_a_model(tmp_path):
     check_output(tmp_path, force=True)
     check_output(tmp_path / "new" / "model", force=False)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be created"):
+    with pytest.raises(OutputError, match="cannot be written: .*file: Not a directory"):
         check_output(tmp_path / "file" / "model", force=False)
 
 

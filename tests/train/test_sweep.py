@@ -185,7 +185,8 @@ def test_command_writes_table_heat_map_and_what_train_reads(csv_file, encoder_fo
     [
         (["--rank", "0,4"], 2, "rank is 0"),
         (["--seeds", "0,0"], 2, "seeds are [0, 0]"),
-        (["--seeds", "one"], 2, "--seeds is 'one'"),
+        (["--seeds", "one"], 2, "--seeds: 'one' is no seed"),
+        (["--seeds", "0,-1"], 2, "--seeds: '-1' is no seed, expected a whole number from 0 to 4294967295"),
         (["--trials", "0"], 2, "trials is 0"),
         (["--validation", "1.5"], 2, "validation is 1.5"),
         (["--jobs", "0"], 2, "jobs is 0"),

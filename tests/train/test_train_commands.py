@@ -63,6 +63,26 @@ def test_json_is_one_document_on_stdout(write, encoder_folder, tmp_path, capsys,
     assert document == json.loads(json.dumps(document, allow_nan=False))
 
 
+@pytest.mark.parametrize("recipe", ["ridge", "lora", "static"])
+def test_a_test_file_with_unknown_labels_is_refused_before_training(write, sentence_folder, tmp_path, capsys, recipe):
+    path, test = write(), write("test.csv")
+    lines = test.read_text(encoding="utf-8").splitlines()
+    lines[4] = lines[4].rpartition(",")[0] + ",sarcastic"
+    test.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert train(recipe, path, sentence_folder("bert"), "--output", tmp_path / "m", "--test", test) == 4
+    err = capsys.readouterr().err
+    assert f"{test}, row 4 has the label 'sarcastic', which {path} does not have. It has: " in err
+    assert "chosen alpha" not in err
+    assert "trainable" not in err
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "x"])
+def test_what_is_no_seed_is_refused(write, tmp_path, capsys, seed):
+    assert train("ridge", write(), "minilm", "--output", tmp_path / "m", "--seed", seed) == 2
+    assert f"--seed: {seed!r} is no seed" in capsys.readouterr().err
+
+
 def test_lora_evaluates_the_same_way_before_and_after(write, encoder_folder, tmp_path, capsys):
     path = write()
     code = train("lora", path, encoder_folder("bert"), "--output", tmp_path / "m", "--epochs", 1, "--test", path)

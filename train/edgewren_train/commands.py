@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewren.errors import UsageError
+from edgewren.errors import InputError, UsageError
 from edgewren_train import lora_options
+from edgewren_train.seeds import one_seed
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
@@ -158,7 +159,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "in quality; none: text as it is (default: http)",
     )
     parser.add_argument("--test", metavar="FILE", help="labelled file to evaluate on, same columns")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed and data: same model (default: 0)")
+    parser.add_argument(
+        "--seed", type=one_seed, default=0, metavar="N", help="same seed and data: same model (default: 0)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
     parser.add_argument("--force", action="store_true", help="overwrite an existing trained model")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -254,7 +257,16 @@ def prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | No
     check_output(output, force=args.force)
     group = getattr(args, "group_column", None)
     data = read(args, others=[group] if group else [])
-    return data, read(args, args.test, minimum_per_class=1) if args.test else None, output
+    test = read(args, args.test, minimum_per_class=1) if args.test else None
+    if test is not None:
+        known = frozenset(data.labels)
+        for row, label in zip(test.rows, test.labels, strict=True):
+            if label not in known:
+                raise InputError(
+                    f"{args.test}, row {row} has the label {label!r}, which {args.train} does not have. It has: "
+                    f"{', '.join(sorted(known))}. Correct it, or leave such rows out."
+                )
+    return data, test, output
 
 
 def read(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 from edgewren_train import commands
+from edgewren_train.seeds import one_seed
 
 if TYPE_CHECKING:
     from edgewren_train.depth_run import Depth
@@ -66,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAME",
         help="keep rows with the same value together, such as author: nobody in both parts",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds and of lora (default: 0)")
+    parser.add_argument("--seed", type=one_seed, default=0, metavar="N", help="of the folds and of lora (default: 0)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
     parser.add_argument("--no-cache", action="store_true", help="embed anew, and keep nothing on disk")
     parser.add_argument("--force", action="store_true", help="start anew in a folder that holds other results")

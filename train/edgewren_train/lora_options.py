@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgewren.errors import UsageError
 from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.seeds import some_seeds
 
 if TYPE_CHECKING:
     from edgewren_train.epoch_choice import Choosing
@@ -76,6 +77,7 @@ def add_validation(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seeds",
+        type=some_seeds,
         metavar="A,B,…",
         help="with --validation: repeat with these seeds, each with its own held-out part, and report the spread",
     )
@@ -156,14 +158,10 @@ def choosing(args: argparse.Namespace) -> Choosing | None:
         return None
     from edgewren_train.epoch_choice import Choosing
 
-    try:
-        seeds = tuple(int(part) for part in args.seeds.split(",")) if args.seeds else (args.seed,)
-    except ValueError as error:
-        raise UsageError(f"--seeds is {args.seeds!r}, expected whole numbers like 0,1,2.") from error
     return Choosing(
         share=args.validation,
         patience=args.early_stopping,
-        seeds=seeds,
+        seeds=args.seeds or (args.seed,),
         refit=not args.no_refit,
         group_column=args.group_column,
     )

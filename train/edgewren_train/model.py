@@ -15,7 +15,6 @@ out_of_fold.jsonl         logits of training rows by models that were not traine
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewren.errors import InvariantError, OutputError
+from edgewren.errors import InvariantError
 from edgewren.folders import check_replaceable, written_whole
 from edgewren_train.distillation import Distilled
 from edgewren_train.encoders import TokenizerFiles
@@ -58,16 +57,9 @@ def check_output(folder: Path, *, force: bool) -> None:
 
     Raises:
         UsageError: the folder exists and `force` is not set, or it is not something that edgewren wrote.
-        OutputError: its parent cannot be written to.
+        OutputError: it cannot be made there.
     """
     check_replaceable(folder, what="a trained model", marked_by="model.json", force=force)
-    parent = folder.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{parent} cannot be created: {error.strerror}. Choose another --output.") from error
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"{parent} is not writable. Choose another --output.")
 
 
 def save_ridge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgewren.errors import UsageError
 from edgewren_train import commands
 from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.seeds import some_seeds
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
@@ -58,7 +60,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     lora.add_argument(
         "--prune", action="store_true", help="give up settings worse than the median of the others at the same epoch"
     )
-    lora.add_argument("--seeds", default="0,1,2", metavar="A,B,…", help="train each setting so often (default: 0,1,2)")
+    lora.add_argument(
+        "--seeds",
+        type=some_seeds,
+        default=(0, 1, 2),
+        metavar="A,B,…",
+        help="train each setting so often (default: 0,1,2)",
+    )
     lora.add_argument(
         "--validation", type=float, default=0.2, metavar="SHARE", help="of the rows, held out (default: 0.2)"
     )
@@ -122,8 +130,20 @@ def _run(args: argparse.Namespace) -> int:
     if args.retrain:
         _retrain(args, data, output)
     elif not args.json:
-        print(f"next: edgewren train lora {args.train} --from-sweep {output}")  # noqa: T201
+        print(f"next: {_next(args, output)}")  # noqa: T201
     return 0
+
+
+def _next(args: argparse.Namespace, output: Path) -> str:
+    """Return the command that trains with the best setting on the same data."""
+    words = ["edgewren", "train", "lora", args.train]
+    for option, value, default in (
+        ("--encoder", args.encoder, commands.ENCODER),
+        ("--text-column", args.text_column, "text"),
+        ("--label-column", args.label_column, "label"),
+    ):
+        words += [option, value] if value != default else []
+    return shlex.join([*words, "--from-sweep", str(output)])
 
 
 def _plan(args: argparse.Namespace) -> SweepPlan:
@@ -133,16 +153,12 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
     given = {name: getattr(args, name) for name in KINDS if getattr(args, name) is not None}
     if not given.keys() & {"rank", "alpha"} and not any(":" in text for text in given.values()):
         given = {**DEFAULT, **given}
-    try:
-        seeds = tuple(int(part) for part in args.seeds.split(","))
-    except ValueError as error:
-        raise UsageError(f"--seeds is {args.seeds!r}, expected whole numbers like 0,1,2.") from error
     return SweepPlan(
         encoder=args.encoder,
         axes=tuple(parse_axis(name, given[name]) for name in KINDS if name in given),
         base=LoraRecipe(max_length=args.max_length, class_weights=args.class_weights),
         normaliser=args.normaliser,
-        seeds=seeds,
+        seeds=args.seeds,
         validation=args.validation,
         patience=args.early_stopping,
         trials=args.trials,

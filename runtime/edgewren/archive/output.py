@@ -68,6 +68,8 @@ class JournaledOutput:
         self.path = Path(os.path.realpath(path))
         if self.path.is_dir():
             raise OutputError(f"{path} is a folder, expected a file name.")
+        if not self.path.parent.is_dir():
+            raise OutputError(f"{path} cannot be written: there is no folder {self.path.parent}. Make it first.")
         self._disk = disk
         self._force = force
         self._resume = resume

@@ -87,7 +87,8 @@ def count_labels(
         with open_table(source, format=chosen, encoding=encoding) as table:
             check_column(table, by, "--by")
             if chosen != "twitter":
-                check_column(table, prefix + "label", "--prefix (what 'edgewren score' was told)")
+                for column in (prefix + "label", prefix + "status"):  # a label alone may be anybody's
+                    check_column(table, column, "--prefix (what 'edgewren score' was told)")
             for row in table:
                 counting.add(table.name, _scored_tweet(table.name, row, prefix) if chosen == "twitter" else row)
                 if progress is not None and counting.tally.rows % _ROWS_PER_REPORT == 0:
@@ -101,7 +102,7 @@ def count_labels(
 def _scored_tweet(name: str, row: Row, prefix: str) -> Row:
     """Return a row of Twitter's own JSON with what scoring has put into it beside the tweet's columns."""
     own, error = parse_object(row.raw) if isinstance(row.raw, str) else ({}, row.error)
-    if error is None and prefix + "label" not in own:
+    if error is None and not {prefix + "label", prefix + "status"} <= own.keys():
         raise InputError(
             f"{name}, row {row.number} has no {prefix + 'label'!r}. Expected a file written by 'edgewren score'; name "
             "what that was told with --prefix."
