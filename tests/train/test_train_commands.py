@@ -103,6 +103,19 @@ def test_model_that_answers_one_label_to_everything_is_reported(write, encoder_f
     assert ("to every text. Train longer" in capsys.readouterr().err) == one
 
 
+@pytest.mark.parametrize("recipe", ["ridge", "static"])
+@pytest.mark.parametrize(("alpha", "one"), [("1e15", True), ("1", False)])
+def test_a_linear_model_that_answers_one_label_to_everything_is_reported(
+    sentence_folder, tmp_path, capsys, recipe, alpha, one
+):
+    path = tmp_path / "few.csv"
+    rows = [f"good vote number {n},kept" for n in range(16)] + [f"bad tax {n * 7},cut" for n in range(6)]
+    path.write_text("\n".join(["tweet body,Côté", *rows, ""]), encoding="utf-8")
+    more = ["--output", tmp_path / "m", "--alphas", alpha, "--folds", 0]
+    assert train(recipe, path, sentence_folder("bert"), *more) == 0
+    assert ("the model answers 'kept' to every text. Its labels don't follow" in capsys.readouterr().err) == one
+
+
 def test_classic_grid_is_six_values_and_says_that_its_best_is_its_edge(write, sentence_folder, tmp_path, capsys):
     code = train("ridge", write(), sentence_folder("bert"), "--output", tmp_path / "m", "--alphas", "classic")
     err = capsys.readouterr().err

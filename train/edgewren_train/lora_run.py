@@ -22,7 +22,7 @@ from edgewren_train.exits import Exits
 from edgewren_train.model import save_lora
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 from edgewren_train.prediction import predict_layers, predict_logits
-from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions
+from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions, warn_of_one_label
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def run_lora(
         left = leaving.finish(means, full, held_out, say=say)
     after = judge.predict(result.model)
     evaluations[judge.where] = judge.evaluate(after)
-    _warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
+    warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
     training = {
         **data_facts(data, test),
         **{key: value for key, value in asdict(recipe).items() if value is not None},
@@ -200,8 +200,3 @@ def _evaluate_validation(choice: EpochChoice, data: LabelledTexts) -> tuple[str,
     seeds = f" of {len(choice.tried)} seeds" if len(choice.tried) > 1 else ""
     name = f"validation part{seeds} (chose the epochs: a little optimistic)"
     return name, evaluate(true, predicted, data.classes, seed=choice.tried[0].seed)
-
-
-def _warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:
-    if len(set(predicted)) == 1 and len(predicted) > len(classes):
-        say(f"warning: the model answers {predicted[0]!r} to every text. {remedy}")

@@ -22,6 +22,9 @@ WIDE_GRID = tuple(float(f"{alpha:.4g}") for alpha in np.logspace(-3, 6, 37))
 CLASSIC_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """The six values of published notebooks, kept to reproduce them; its best value is usually its edge."""
 
+NO_SIGNAL = "Its labels don't follow from what it sees of the texts: look at them with 'edgewren analyse'."
+"""What to do where a model answers one label to every text."""
+
 _DEAD = 1e-6
 """A feature varies less than this share of what the median feature does: only rounding. all-MiniLM-L6-v2 has three
 such features (standard deviations of 2e-33, 3e-33 and 6e-9 over tweets, 0.05 elsewhere). Standardised, they would be

@@ -22,7 +22,15 @@ from edgewren_train.exit_heads import ExitHeads, ExitPlan, check_exits, hold_out
 from edgewren_train.exits import Exits
 from edgewren_train.model import save_ridge
 from edgewren_train.ridge_settings import RidgeSettings
-from edgewren_train.run_summary import ProgressBar, Say, Summary, data_facts, evaluate_held_out, library_versions
+from edgewren_train.run_summary import (
+    ProgressBar,
+    Say,
+    Summary,
+    data_facts,
+    evaluate_held_out,
+    library_versions,
+    warn_of_one_label,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +94,7 @@ def run_ridge(
         hold_out_ridge(heads, earlier, whole, settings.fit, held_out, data.labels)
         left = heads.finish(earlier, head.logits(whole), held_out, calibrated=settings.calibrated, say=say)
     say(alpha_report(head))
+    warn_of_one_label(head.predict(features, data.classes), data.classes, say, ridge.NO_SIGNAL)
     if test is not None:
         predicted = head.predict(embedded(test.texts, "embedding test file"), data.classes)
         evaluations["test file"] = evaluate(test.labels, predicted, data.classes, seed=seed)

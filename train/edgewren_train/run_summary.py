@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -96,3 +96,9 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:
+    """Tell if a model answers the same to all texts that it was asked."""
+    if len(set(predicted)) == 1 and len(predicted) > len(classes):
+        say(f"warning: the model answers {predicted[0]!r} to every text. {remedy}")

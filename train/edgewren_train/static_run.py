@@ -22,7 +22,7 @@ from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.model import save_static
 from edgewren_train.ridge_run import alpha_report
 from edgewren_train.ridge_settings import RidgeSettings
-from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions
+from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions, warn_of_one_label
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def run_static(
             temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
     head = settings.fit(features, data.labels)
     say(alpha_report(head))
+    warn_of_one_label(head.predict(features, data.classes), data.classes, say, ridge.NO_SIGNAL)
     training: dict[str, Any] = {
         **data_facts(data, test),
         "recipe": "static",

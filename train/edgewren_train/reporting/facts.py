@@ -97,6 +97,10 @@ def gather(
     opened = Bundle.open(bundle) if bundle is not None else None
     if opened is not None and opened.manifest.training.get("texts_sha256") != model.training.get("texts_sha256"):
         raise UsageError(f"{bundle} was exported from a model that was trained on other rows than {path}.")
+    if opened is not None and opened.manifest.kind != model.kind:
+        raise UsageError(
+            f"{bundle} was exported from a model of kind {opened.manifest.kind}, and {path} is {model.kind}."
+        )
     analysis = None
     if model.held_out is not None:
         say("looking for mistakes, doubtful labels and repeated texts")
