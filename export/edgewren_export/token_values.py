@@ -1,6 +1,7 @@
 """What a model's tensors are for real tokens, one tensor after the other, each computed from those before it.
 
-For a model that is being changed from its inputs on: computing each tensor from the start took nearly three times as long.
+For a model that is being changed from its inputs on: computing each tensor from the start took nearly three
+times as long.
 """
 
 from __future__ import annotations
