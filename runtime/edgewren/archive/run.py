@@ -108,9 +108,9 @@ def score_archive(
     if abstain_below is not None and not 0 < abstain_below <= 1:
         raise UsageError(f"abstain_below is {abstain_below}, expected a probability above 0 and at most 1.")
     to_file = output is not None and str(output) != STDIN and not is_direct(output)
-    files = expand(sources, but=side_files(output) if to_file and output is not None else ())
-    if to_file and output is not None:
-        _check_apart(files, output)
+    own = side_files(output) if to_file and output is not None else []
+    files = expand(sources, but=own)
+    _check_apart(files, own[1:], output)
     if resume and (not to_file or STDIN in files):
         what = "Standard input cannot be read twice" if STDIN in files else "What went to standard output is not kept"
         raise UsageError(f"{what}, so there is nothing to resume. Use --resume with files, and with --output FILE.")
@@ -181,9 +181,8 @@ def score_archive(
             raise
 
 
-def _check_apart(files: Sequence[str], output: str | Path) -> None:
+def _check_apart(files: Sequence[str], beside: Sequence[Path], output: str | Path | None) -> None:
     """Check that no input has a name that the run itself uses beside its output: it would be written over."""
-    _, *beside = side_files(output)
     for source in files:
         if source != STDIN and Path(os.path.realpath(source)) in beside:
             raise UsageError(

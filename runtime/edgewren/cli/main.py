@@ -235,7 +235,6 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _reader_went_away()
         raise OutputError(f"Standard output cannot be written: {error.strerror or error}.") from error
 
 
