@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tiny_models
@@ -197,19 +200,65 @@ def test_options_out_of_range_are_refused(csv_file, encoder_folder, tmp_path, ca
     assert message in capsys.readouterr().err
 
 
+def await_runs(process, path, number):
+    deadline = time.monotonic() + 300
+    while not (path.exists() and path.read_bytes().count(b"\n") >= number):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def study(plan, tmp_path):
+    return sweep._open_study(tmp_path, plan)
+
+
+def test_workers_that_ask_at_once_take_each_setting_of_a_grid_once(study, plan, tmp_path):
+    for rank in (2, 4, 8, 16):
+        study.enqueue_trial({"rank": rank, "alpha": 4})
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: sweep._next_trial(study, tmp_path, plan), range(8)))
+    given = [study.trials[trial.number].system_attrs["fixed_params"]["rank"] for trial in taken if trial]
+    assert sorted(given) == [2, 4, 8, 16]
+    assert len(study.trials) == 4
+
+
+def test_workers_that_ask_at_once_stay_within_the_number_of_trials(study, plan, tmp_path):
+    plan = dataclasses.replace(plan, axes=(parse_axis("rank", "2:8"),), trials=3)
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: sweep._next_trial(study, tmp_path, plan), range(8)))
+    assert sum(trial is not None for trial in taken) == len(study.trials) == 3
+
+
+def test_what_a_killed_sweep_left_running_is_queued_once(study):
+    study.enqueue_trial({"rank": 2, "alpha": 4})
+    study.ask()
+    study.enqueue_trial({"rank": 2, "alpha": 4})  # a sweep was killed between this and its next step
+    for _ in range(2):
+        sweep._restore_killed(study)
+        assert Counter(trial.state.name for trial in study.trials) == {"FAIL": 1, "WAITING": 1}
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(csv_file, encoder_folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = command(csv_file, encoder_folder("bert"), out, "--jobs", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgewren.cli.main", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    await_runs(process, out / "runs.jsonl", 1)
+    process.kill()
+    process.communicate(timeout=60)  # returns when nobody holds its output any more: the workers are gone
+    assert (out / "runs.jsonl").read_bytes().count(b"\n") < 8, "they had not just finished"
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_of_two_processes_goes_on(csv_file, encoder_folder, tmp_path):
     out = tmp_path / "out"
     arguments = command(csv_file, encoder_folder("bert"), out, "--jobs", "2")
     process = subprocess.Popen([sys.executable, "-m", "edgewren.cli.main", *arguments], start_new_session=True)
     runs = out / "runs.jsonl"
-    deadline = time.monotonic() + 300
-    while not (runs.exists() and runs.read_bytes().count(b"\n") >= 2):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    import os
-
+    await_runs(process, runs, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = runs.read_bytes().count(b"\n")

@@ -167,14 +167,20 @@ def _open_study(folder: Path, plan: SweepPlan) -> Any:
 
 
 def _restore_killed(study: Any) -> None:
-    """Put trials that a killed process left running back into the queue."""
-    import optuna
+    """Put trials that a killed process left running back into the queue: there first, since we may be killed, too."""
+    from optuna.trial import TrialState
 
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        params = dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {}))
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        if params:
+    queued = [_fixed(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))]
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        params = trial.params or _fixed(trial)
+        if params and params not in queued:
             study.enqueue_trial(params)
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _fixed(trial: Any) -> dict[str, Any]:
+    """Return the settings that a trial was queued with, none if a sampler proposed it."""
+    return dict(trial.system_attrs.get("fixed_params", {}))
 
 
 def _work(
@@ -195,13 +201,7 @@ def _work(
     study.sampler = optuna.samplers.TPESampler(seed=plan.base.seed + 1000 * worker + len(study.trials))
     log = RunLog(folder, plan.as_dict(data))
     trainer = _Trainer(data, plan, groups, device)
-    done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    while True:
-        waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
-        taken = study.get_trials(deepcopy=False, states=(*done, optuna.trial.TrialState.RUNNING))
-        if not waiting and (plan.is_grid or len(taken) >= plan.trials):
-            return
-        trial = study.ask()
+    while (trial := _next_trial(study, folder, plan)) is not None:
         settings = {axis.name: _suggest(trial, axis) for axis in plan.axes}
         try:
             value = _objective(trial, settings, plan, log, trainer, on_run)
@@ -209,6 +209,21 @@ def _work(
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(trial, value)
+
+
+def _next_trial(study: Any, folder: Path, plan: SweepPlan) -> Any:
+    """Return a trial to train, None where none is left. Optuna on SQLite gives a queued one to two who ask at once."""
+    from filelock import FileLock
+    from optuna.trial import TrialState
+
+    with FileLock(folder / "sweep.db.lock"):  # the system frees it where its holder is killed
+        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            taken = study.get_trials(
+                deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+            )
+            if plan.is_grid or len(taken) >= plan.trials:
+                return None
+        return study.ask()
 
 
 def _suggest(trial: Any, axis: Axis) -> Any:
@@ -339,10 +354,22 @@ def _work_in_processes(
 
 
 def _work_with_few_threads(jobs: int, worker: int, *args: Any) -> None:
+    import multiprocessing
+    import os
+    import threading
+    from multiprocessing.connection import wait
+
     import torch
 
     from edgewren.device import granted_cores
 
+    def end_with_parent() -> None:  # a killed one cannot end us, and the sweep that goes on would train beside us
+        parent = multiprocessing.parent_process()
+        assert parent is not None, "we were started by one"
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, granted_cores() // jobs))
     _work(*args, worker=worker)
 
