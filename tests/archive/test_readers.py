@@ -213,8 +213,19 @@ def test_jsonl_keeps_line_and_spelling(tmp_path):
 
 def test_jsonl_columns_are_the_first_records_keys(tmp_path):
     with open_table(write(tmp_path, "a.ndjson", 'oops\n{"b":1,"a":2}\n{"c":3}\n')) as table:
-        assert table.columns == ["b", "a"]
+        assert table.columns == ["b", "a", "c"]
         assert [row.error for row in table] == ["not valid JSON", None, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "padding", "known"), [(999, "", True), (1000, "", False), (3, "x" * 2**19, False), (1, "x" * 2**19, True)]
+)
+def test_jsonl_columns_come_from_a_head_of_bounded_size(tmp_path, row, padding, known):
+    lines = [f'{{"a":"{number}{padding}"}}' for number in range(row + 5)]
+    lines[row] = '{"late":1}'
+    with open_table(write(tmp_path, "a.jsonl", "\n".join(lines))) as table:
+        assert table.columns == (["a", "late"] if known else ["a"])
+        assert [row.get("a") for row in table] == [json.loads(line).get("a") for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,17 @@ def test_missing_text_column_is_an_input_error(tmp_path, classifier):
             score_archive(classifier, [write(tmp_path / name, data)], tmp_path / "out.jsonl")
 
 
+def test_a_first_record_without_text_is_a_rejected_row(tmp_path, classifier):
+    source = write(tmp_path / "in.jsonl", '{"n":1}\n{"n":2,"text":"good"}\n')
+    report = score_archive(classifier, [source], tmp_path / "out.jsonl")
+    assert report.rows == 2
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
+    assert [(record["n"], record["status"]) for record in records] == [
+        (1, "rejected:text is missing, expected text"),
+        (2, "ok"),
+    ]
+
+
 def test_a_file_that_breaks_off_leaves_no_output(tmp_path, classifier):
     source = write(tmp_path / "in.csv", 'text\ngood\nbad\n"unclosed\n')
     with pytest.raises(InputError, match="line 4"):

@@ -81,8 +81,17 @@ def test_jsonl_to_csv_has_text_of_values(tmp_path):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
 def test_a_further_key_has_no_place_in_columns(tmp_path, kind):
-    with pytest.raises(InputError, match=r"Row 2 \(line 2\) has the key 'b'.*--output-format jsonl"):
-        encoded(tmp_path, "i.jsonl", '{"a": "1"}\n{"a": "1", "b": "2"}\n', kind)
+    records = '{"a": "1"}\n' * 1000 + '{"a": "1", "b": "2"}\n'
+    with pytest.raises(InputError, match=r"Row 1001 \(line 1001\) has the key 'b'.*--output-format jsonl"):
+        encoded(tmp_path, "i.jsonl", records, kind)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_keys_that_not_all_records_have_are_columns(tmp_path, kind):
+    records = '{"a": "1"}\n{"b": 1.50}\noops\n{"b": null, "a": "2"}\n'
+    lines = encoded(tmp_path, "i.jsonl", records, kind).decode().splitlines()
+    delimiter = "," if kind == "csv" else "\t"
+    assert [line.split(delimiter)[:2] for line in lines] == [["a", "b"], ["1", ""], ["", "1.50"], ["", ""], ["2", ""]]
 
 
 def test_lone_surrogates_never_stop_the_writing(tmp_path):

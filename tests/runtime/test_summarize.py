@@ -134,6 +134,15 @@ def test_what_the_command_score_writes_can_be_summarized(tmp_path, bundle, capsy
     assert summary["total"]["rows"] == 2
 
 
+def test_a_rejected_first_row_hides_no_column(tmp_path, bundle, capsys):
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "scored.jsonl"
+    texts.write_text('oops\n{"who":"x","text":"good vote"}\n', encoding="utf-8")
+    assert main(["score", str(texts), "--model", str(bundle), "--max-bad-rows", "1", "--output", str(out)]) == 0
+    capsys.readouterr()
+    summary = document(capsys, out, "--by", "who", "--model", bundle)
+    assert (summary["rows"]["read"], summary["rows"]["rejected_left_out"], summary["total"]["rows"]) == (2, 1, 1)
+
+
 @pytest.mark.parametrize("shape", ["v1", "archive"])
 def test_scored_tweets_can_be_summarized_by_what_tweets_have(tmp_path, bundle, capsys, shape):
     tweets = [

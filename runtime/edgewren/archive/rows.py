@@ -118,8 +118,8 @@ class Block(ABC):
             if not known.issuperset(row.fields):
                 extra = next(key for key in row.fields if key not in known)
                 raise InputError(
-                    f"Row {row.number} (line {row.line}) has the key {extra!r}, which the first record does not have, "
-                    "so there is no column for it. Write with --output-format jsonl."
+                    f"Row {row.number} (line {row.line}) has the key {extra!r}, which the file's first records do not "
+                    "have, so there is no column for it. Write with --output-format jsonl."
                 )
 
     def taken(self, names: Collection[str]) -> str | None:

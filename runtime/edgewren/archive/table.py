@@ -26,7 +26,7 @@ class Table(ABC):
     Attributes:
         name: the path as given, or "standard input".
         format: name of the format.
-        columns: header names; for JSONL the keys of the first record.
+        columns: header names; for JSONL the keys of the first records.
         schema: the columns' types, where the format has any; files read into one output must agree in it.
     """
 

@@ -19,7 +19,9 @@ from edgewren.errors import InputError
 
 _STEP_ROWS = 64
 _MAXIMUM_BLANK_LINES = 1_000_000
-_FIRST_RECORD_WITHIN = 1000
+_HEAD_LINES = 1000
+_HEAD_CHARACTERS = 1 << 20
+"""Columns are the keys within the first lines: no more than these, and no more than that many characters."""
 
 
 class Records(Block):
@@ -79,7 +81,7 @@ class _JsonlTable(SourceTable):
             self._lines = _lines(source, opening, 0)
             self._number = self._row = 0
             self._ahead: list[str] = []
-            columns = self._first_keys(source.name)
+            columns = self._head_keys(source.name)
             if opening.position is not None:
                 source.close()
                 source = ByteSource(opening.source)
@@ -132,26 +134,31 @@ class _JsonlTable(SourceTable):
         found.extend(itertools.islice(self._lines.iterator, wanted - len(found)))
         return found
 
-    def _first_keys(self, name: str) -> list[str]:
-        """Return the keys of the first sound record, and keep what was read to find it."""
-        problem = ""
+    def _head_keys(self, name: str) -> list[str]:
+        """Return the keys of the first lines' sound records, as they come, and keep what was read to find them."""
+        problem, characters = "", 0
+        keys: dict[str, None] = {}
+        sound = False
         for line in self._lines.iterator:
             self._ahead.append(line)
             self._lines.records = self._ahead
+            characters += len(line)
             fields, error = parse_object(line)
             if error is None:
-                return list(fields)
-            problem = problem or f"line {len(self._ahead)}: {error if line.strip(JSON_SPACE) else 'empty line'}"
-            if len(self._ahead) == _FIRST_RECORD_WITHIN:
+                sound = True
+                keys.update(dict.fromkeys(fields))
+            else:
+                problem = problem or f"line {len(self._ahead)}: {error if line.strip(JSON_SPACE) else 'empty line'}"
+            if len(self._ahead) == _HEAD_LINES or (sound and characters >= _HEAD_CHARACTERS):
                 break
-        if not "".join(self._ahead).strip(JSON_SPACE):
+        if not sound and not "".join(self._ahead).strip(JSON_SPACE):
             raise InputError(f"{name} is empty. Expected one JSON object per line.")
-        if len(self._ahead) == _FIRST_RECORD_WITHIN:
+        if not sound and len(self._ahead) == _HEAD_LINES:
             raise InputError(
-                f"{name}: none of the first {_FIRST_RECORD_WITHIN:,} lines is a JSON object ({problem}). Name the "
+                f"{name}: none of the first {_HEAD_LINES:,} lines is a JSON object ({problem}). Name the "
                 "file's format with --format."
             )
-        return []
+        return list(keys)
 
 
 def _lines(source: ByteSource, opening: Opening, skip: int) -> Lines:
