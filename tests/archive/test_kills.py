@@ -73,6 +73,27 @@ def test_a_hundred_kills_in_chains_of_five_resume(tmp_path, tiny_bundle, classif
     record_property("kills that met a living process", met)
 
 
+@pytest.mark.parametrize("pause", [0.001, 0.003, 0.01, 0.03])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_break_into_the_cleanup(tiny_bundle, second, pause):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgewren.cli.main", "score", "-", "--model", str(tiny_bundle), "--format", "csv"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    process.stdin.write(b"text\n" + b"good vote\n" * 20_000)
+    process.stdin.flush()
+    process.stdout.read(1)  # it is at work
+    for number in (signal.SIGINT, *[second] * 9):
+        process.send_signal(number)
+        time.sleep(pause)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.decode().splitlines() == ["edgewren: interrupted"]
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )

@@ -435,6 +435,14 @@ def test_output_goes_to_a_file_by_suffix_and_does_not_overwrite(tmp_path, bundle
         assert main([*argv, "--output", str(out), "--force"]) == 0
 
 
+def test_a_file_beside_the_output_is_not_written_over(tmp_path, bundle, capsys):
+    path = scored(tmp_path / "o.csv.partial")
+    argv = ["summarize", str(path), "--format", "csv", "--by", "author", "--model", str(bundle)]
+    assert main([*argv, "--output", str(tmp_path / "o.csv"), "--force"]) == 0
+    assert path.read_text() == scored(tmp_path / "again.csv").read_text()
+    assert sorted(file.name for file in tmp_path.glob("o.*")) == ["o.csv", "o.csv.partial"]
+
+
 def test_top_keeps_the_largest_groups_and_the_total(tmp_path, bundle, capsys):
     path = scored(tmp_path / "a.csv")
     summary = document(capsys, path, "--by", "author", "--model", bundle, "--top", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ class Sink(Protocol):
 
 
 class WholeFile:
-    """Writes OUT.partial beside OUT, and makes it OUT when all of it is safely on disk.
+    """Writes OUT.<random>.partial beside OUT, and makes it OUT when all of it is safely on disk.
 
     A name that stands for a device or a pipe is written to directly: there is nothing to replace.
 
@@ -55,9 +56,11 @@ class WholeFile:
             self._direct = not stat.S_ISREG(self.path.stat().st_mode)
             if not force and not self._direct:
                 raise UsageError(f"{path} exists already. Use --force to replace it, or name another file.")
-        self._partial = self.path if self._direct else self.path.with_name(self.path.name + ".partial")
+        # A name of its own: one that somebody else could have chosen would write over theirs.
+        scratch = f"{self.path.name}.{secrets.token_hex(4)}.partial"
+        self._partial = self.path if self._direct else self.path.with_name(scratch)
         with self._reported():
-            self._raw: BinaryIO = self._partial.open("wb")
+            self._raw: BinaryIO = self._partial.open("wb" if self._direct else "xb")
         # No name and no time in the gzip header: same input, same bytes.
         self._stream: BinaryIO = (
             cast("BinaryIO", gzip.GzipFile(filename="", fileobj=self._raw, mode="wb", compresslevel=6, mtime=0))

@@ -13,11 +13,13 @@ import contextlib
 import csv
 import errno
 import logging
+import math
 import os
 import platform
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -35,6 +37,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 INTERRUPTED = 130
 TERMINATED = 143
+
+_CLEANUP_S = 2.0
 
 _EPILOG = """\
 example:
@@ -85,12 +89,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else 2
-    debug = args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0")
+    with _signals_raise():
+        return _run_and_tell(args, debug=args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0"))
+
+
+def console() -> NoReturn:
+    """Be the process `edgewren`: nothing is left to interrupt once `main` has returned, and Python's end has begun."""
+    code = main()
+    if code in (INTERRUPTED, TERMINATED):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _run_and_tell(args: argparse.Namespace, *, debug: bool) -> int:
     try:
-        with _sigterm_raises():
-            code = run(args)
-            _flush()
-            return code
+        code = run(args)
+        _flush()
     except _Terminated:
         return _fail("terminated", TERMINATED)
     except KeyboardInterrupt:
@@ -111,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unexpected(error, debug=debug)
     except BaseException as error:  # noqa: BLE001  panics of Rust extensions are BaseException; no traceback reaches a user
         return _unexpected(error, debug=debug)
+    else:
+        return code
 
 
 def _unexpected(error: BaseException, *, debug: bool) -> int:
@@ -199,20 +216,31 @@ def _print_help(parser: argparse.ArgumentParser) -> int:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is half done is cleaned up."""
+def _signals_raise() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into exceptions, so that what is half done is cleaned up.
+
+    More of them within seconds (Ctrl-C pressed twice, or sent to the process and to its group) don't break into that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    raised_at = -math.inf
 
-    def on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise _Terminated
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        nonlocal raised_at
+        now = time.monotonic()
+        if now - raised_at > _CLEANUP_S:
+            raised_at = now
+            raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
-    before = signal.signal(signal.SIGTERM, on_sigterm)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, on_signal)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, as of a shell's background jobs
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, on_signal)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _replace_closed_streams() -> None:
@@ -260,4 +288,4 @@ def _one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()
