@@ -8,7 +8,8 @@ import tiny_models
 import torch
 
 from edgewren_train.cheap_steps import cheap_steps
-from edgewren_train.lora import LoraRecipe, fit, load_base
+from edgewren_train.lora import LoraRecipe, fit
+from edgewren_train.lora_model import load_base
 from edgewren_train.prediction import predict_logits
 
 TEXTS, NAMES = tiny_models.toy_texts(24)

@@ -14,6 +14,7 @@ from edgewren.cli.main import main
 from edgewren.errors import UsageError
 from edgewren_train import lora
 from edgewren_train.epoch_watch import EpochWatch
+from edgewren_train.lora_model import load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.prediction import predict_logits
 
@@ -42,7 +43,7 @@ def csv_file(tmp_path):
 
 @pytest.fixture
 def base(encoder_folder):
-    return lora.load_base(str(encoder_folder("bert")), ("angry", "calm"), max_length=24, normaliser="none", seed=0)
+    return load_base(str(encoder_folder("bert")), ("angry", "calm"), max_length=24, normaliser="none", seed=0)
 
 
 def train(csv_file, encoder, out, *options):

@@ -8,8 +8,9 @@ import tiny_models
 import torch
 
 from edgewren.errors import InputError, InvariantError, UsageError
-from edgewren_train import lora
-from edgewren_train.lora import LoraRecipe, load_base, train
+from edgewren_train import lora, merging
+from edgewren_train.lora import LoraRecipe, train
+from edgewren_train.lora_model import load_base
 from edgewren_train.prediction import predict_logits
 from edgewren_train.target_modules import check_target_modules, default_target_modules
 
@@ -39,7 +40,7 @@ def test_each_architecture_gets_adapters_and_a_trained_head(encoder_folder, arch
     result = train(base, TEXTS, LABELS, RECIPE)
     assert result.target_modules == names
     assert 0 < result.trainable < result.total
-    assert result.merge_difference <= lora.MERGE_TOLERANCE
+    assert result.merge_difference <= merging.MERGE_TOLERANCE
     assert result.steps == 2 * 3
     assert len(result.loss) == 2
     after = predict_logits(result.model, base.tokenizer.encode(TEXTS).ids)
@@ -115,7 +116,14 @@ def test_merge_that_changes_the_logits_is_caught(base):
     ids = base.tokenizer.encode(TEXTS).ids
     logits = predict_logits(base.model, ids)
     with pytest.raises(InvariantError, match="logits differ from the adapter's by"):
-        lora._prove_merge(base.model, ids, logits + 1, {}, base)
+        merging.prove_merge(base.model, ids, logits + 1, {}, base)
+
+
+@pytest.mark.parametrize("learning_rate", [1e4, 1e30])
+def test_training_that_ran_away_names_the_learning_rate(base, learning_rate):
+    recipe = LoraRecipe(epochs=3, batch_size=8, learning_rate=learning_rate, precision="fp32")
+    with pytest.raises(UsageError, match=r"ran away: the last epoch's loss is .* lower --learning-rate"):
+        train(base, TEXTS, LABELS, recipe)
 
 
 def test_head_that_is_not_the_trained_one_is_caught(base):
@@ -123,12 +131,12 @@ def test_head_that_is_not_the_trained_one_is_caught(base):
     logits = predict_logits(base.model, ids)
     head = {name: value + 1 for name, value in base.model.state_dict().items() if name.startswith("classifier")}
     with pytest.raises(InvariantError, match="is not the one that was trained"):
-        lora._prove_merge(base.model, ids, logits, head, base)
+        merging.prove_merge(base.model, ids, logits, head, base)
     with pytest.raises(InvariantError, match="lacks the trained head"):
-        lora._prove_merge(base.model, ids, logits, {}, base)
+        merging.prove_merge(base.model, ids, logits, {}, base)
     same = {name: value for name, value in base.model.state_dict().items() if name.startswith("classifier")}
     with pytest.raises(InvariantError, match="did not change during training"):
-        lora._prove_merge(base.model, ids, logits, same, base)
+        merging.prove_merge(base.model, ids, logits, same, base)
 
 
 @pytest.mark.parametrize(

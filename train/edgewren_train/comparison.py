@@ -24,6 +24,7 @@ from edgewren_train.candidate import Candidate, names
 from edgewren_train.candidate_features import Embedded, Features
 from edgewren_train.depth_run import shallowest_as_good
 from edgewren_train.folds import Fold, repeated_folds
+from edgewren_train.lora_model import load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import PairedTest, holm, mean_score, paired_test
 from edgewren_train.prediction import predict_logits
@@ -333,7 +334,7 @@ def _judge_lora(
         advance(len(folds))
         return
     recipe = candidate.lora or LoraRecipe()
-    base = lora.load_base(
+    base = load_base(
         candidate.encoder,
         data.classes,
         max_length=recipe.max_length,

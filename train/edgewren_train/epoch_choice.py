@@ -13,6 +13,7 @@ from edgewren.errors import UsageError
 from edgewren_train import lora
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
 from edgewren_train.folds import one_split
+from edgewren_train.lora_model import Fitted, LoraBase
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.prediction import predict_logits
 
@@ -98,7 +99,7 @@ class EpochChoice:
 
 
 def choose_epochs(
-    base_of: Callable[[int], lora.LoraBase],
+    base_of: Callable[[int], LoraBase],
     data: LabelledTexts,
     recipe: LoraRecipe,
     choosing: Choosing,
@@ -106,7 +107,7 @@ def choose_epochs(
     device: str = "cpu",
     progress: bool = False,
     say: Callable[[str], None],
-) -> tuple[EpochChoice, lora.Fitted]:
+) -> tuple[EpochChoice, Fitted]:
     """Train on a part of the rows, once per seed, and watch the rest; return the choice and the first seed's model.
 
     Args:
@@ -118,7 +119,7 @@ def choose_epochs(
     labels = data.class_indices.tolist()
     groups = data.others[choosing.group_column] if choosing.group_column else None
     tried: list[Tried] = []
-    first: lora.Fitted | None = None
+    first: Fitted | None = None
     for seed in choosing.seeds:
         train, held_out = one_split(data.labels, share=choosing.share, seed=seed, groups=groups)
         base = base_of(seed)

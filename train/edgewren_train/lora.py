@@ -1,7 +1,7 @@
 """The LoRA recipe: fine-tune a BERT-like encoder with low-rank adapters (Hu et al. 2021), then merge them.
 
-transformers' Trainer does the steps, peft the adapters; here stand what differs between architectures, and the proof
-that the merged model is the trained one. Settings: `lora_recipe`; what makes steps cheap: `cheap_steps`.
+transformers' Trainer does the steps, peft the adapters. Settings: `lora_recipe`; the model before and after:
+`lora_model`; what makes steps cheap: `cheap_steps`; the merge and its proof: `merging`.
 """
 
 from __future__ import annotations
@@ -15,149 +15,21 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgewren.errors import InvariantError
-from edgewren.text import TextTokenizer
 from edgewren_train.cheap_steps import cheap_steps
-from edgewren_train.depth import cut_layers
-from edgewren_train.encoders import (
-    TokenizerFiles,
-    checked_max_length,
-    fast_tokenizer,
-    locate,
-    position_limit,
-    reporting_load_failures,
-    tokenizer_files,
-    weights_sha256,
-)
 from edgewren_train.epoch_watch import EpochWatch
+from edgewren_train.lora_model import Fitted, LoraBase, LoraResult
 from edgewren_train.lora_recipe import LoraRecipe as LoraRecipe  # noqa: PLC0414  callers name lora.LoraRecipe
+from edgewren_train.merging import merge
 from edgewren_train.prediction import predict_logits
-from edgewren_train.quiet import quiet
 from edgewren_train.target_modules import adapted_layers, check_target_modules, default_target_modules
 
 logger = logging.getLogger(__name__)
 
 _PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"
-
-MERGE_TOLERANCE = 1e-4
-"""Largest difference of logits allowed between adapter and merged model: fp32 rounding of W + BA is about 1e-6."""
-
-
-@dataclass(frozen=True)
-class LoraBase:
-    """A pretrained encoder with a fresh classification head, not yet trained.
-
-    Attributes:
-        id, sha256: what was asked for, and the SHA-256 over the weights before training.
-        model: the transformers model, fp32, on CPU.
-        files: clean tokenizer files.
-        max_length: tokens kept of a text.
-        fresh: names of top-level modules whose weights are new (the head), which must be trained in full.
-    """
-
-    id: str
-    sha256: str
-    model: Any
-    files: TokenizerFiles
-    max_length: int
-    fresh: tuple[str, ...]
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        return TextTokenizer(self.files.tokenizer.encode(), self.max_length)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained model whose adapters are still apart from the encoder, with the facts of its training.
-
-    Attributes:
-        model: peft model, fp32, on CPU, in evaluation mode.
-        trainable, total: numbers of parameters during training.
-        target_modules: layers that got adapters.
-        precision: "bf16" or "fp32", as used.
-        steps, seconds: optimiser steps and wall time of training alone.
-        loss: mean training loss of each epoch.
-    """
-
-    model: Any
-    trainable: int
-    total: int
-    target_modules: tuple[str, ...]
-    precision: str
-    steps: int
-    seconds: float
-    loss: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class LoraResult(Fitted):
-    """A trained model, merged: `model` is the plain transformers model.
-
-    Attributes:
-        merge_difference: largest |logit difference| between adapter and merged model on the training texts.
-    """
-
-    merge_difference: float
-
-
-def load_base(
-    spec: str,
-    classes: Sequence[str],
-    *,
-    max_length: int | None,
-    normaliser: str,
-    seed: int,
-    depth: int | None = None,
-) -> LoraBase:
-    """Load an encoder with a fresh classification head whose initial weights depend on `seed` alone.
-
-    Args:
-        depth: layers of the encoder to keep; None: all.
-
-    Raises:
-        InputError: it cannot be loaded, or has no fast tokenizer.
-        UsageError: max_length beyond the encoder's positions, or depth beyond its layers.
-    """
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
-
-    location = locate(spec)
-    set_seed(seed)
-    with reporting_load_failures(spec), quiet(location):
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            location,
-            num_labels=len(classes),
-            id2label=dict(enumerate(classes)),
-            label2id={name: index for index, name in enumerate(classes)},
-            problem_type="single_label_classification",
-            attn_implementation="eager",
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(location), spec)
-    # A head of another shape is named alone or, depending on transformers' version, with both shapes.
-    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
-    missing = {*report["missing_keys"], *mismatched}
-    fresh = tuple(sorted({_module_to_train(name) for name in missing}))
-    length = checked_max_length(max_length, position_limit(model.config), own=256)
-    if depth is not None:
-        cut_layers(model, depth)
-    return LoraBase(
-        id=spec,
-        sha256=weights_sha256({name: value for name, value in model.state_dict().items() if name not in missing}),
-        model=model.eval(),
-        files=tokenizer_files(tokenizer, normaliser=normaliser, max_length=length),
-        max_length=length,
-        fresh=fresh,
-    )
 
 
 def train(
@@ -180,24 +52,11 @@ def train(
 
     Raises:
         InputError: no linear layer of the encoder is called as the target modules.
+        UsageError: training ran away, to weights too large to be merged exactly.
         InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
     """
     ids = base.tokenizer.encode(texts).ids
     return merge(base, fit(base, ids, labels, recipe, device=device, progress=progress, announce=announce), ids)
-
-
-def merge(base: LoraBase, fitted: Fitted, ids: Sequence[Sequence[int]]) -> LoraResult:
-    """Merge the adapters into the encoder, and prove on token rows that nothing was lost.
-
-    Raises:
-        InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
-    """
-    adapter_logits = predict_logits(fitted.model, ids)
-    trained_head = _head_weights(fitted.model, base.fresh)
-    merged = fitted.model.merge_and_unload().eval()
-    difference = _prove_merge(merged, ids, adapter_logits, trained_head, base)
-    facts = {field.name: getattr(fitted, field.name) for field in dataclasses.fields(Fitted)}
-    return LoraResult(**{**facts, "model": merged}, merge_difference=difference)
 
 
 def fit(
@@ -337,17 +196,6 @@ def _weighted_loss(labels: Sequence[int], classes: int, weighting: str) -> Calla
     return loss
 
 
-def _module_to_train(parameter: str) -> str:
-    """Return the module that owns a new parameter, as peft's modules_to_save wants it: its path's last stable name."""
-    owner = parameter.rsplit(".", 1)[0]
-    pieces = owner.split(".")
-    # A head made of several layers (classifier.dense, classifier.out_proj) is saved as one module.
-    for name in ("classifier", "score", "pre_classifier", "pooler", "head"):
-        if name in pieces:
-            return name
-    return pieces[-1]
-
-
 def _precision(requested: str, device: str) -> str:
     """Return "bf16" or "fp32". `auto` takes bf16 only where it is native: emulated, it is slower than fp32.
 
@@ -403,40 +251,3 @@ def _collate(rows: list[dict[str, Any]], pad_id: int, width: int | None) -> dict
         ids[index, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
         mask[index, : len(row["input_ids"])] = 1
     return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["labels"] for row in rows])}
-
-
-def _head_weights(model: Any, fresh: Sequence[str]) -> dict[str, Any]:
-    """Return copies of the trained head's tensors, by the names that they have in the merged model."""
-    out = {}
-    for name, value in model.state_dict().items():
-        if ".modules_to_save.default." in name and any(f".{module}." in name for module in fresh):
-            plain = name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")
-            out[plain] = value.detach().clone()
-    return out
-
-
-def _prove_merge(
-    merged: Any,
-    ids: Sequence[Sequence[int]],
-    adapter_logits: NDArray[np.float32],
-    trained_head: dict[str, Any],
-    base: LoraBase,
-) -> float:
-    import torch
-
-    difference = float(np.abs(predict_logits(merged, ids) - adapter_logits).max())
-    if not difference <= MERGE_TOLERANCE:
-        raise InvariantError(
-            f"The merged model's logits differ from the adapter's by {difference:.2e}, more than "
-            f"{MERGE_TOLERANCE:.0e}. Nothing was saved; please report this with the versions of peft and transformers."
-        )
-    state = merged.state_dict()
-    before = base.model.state_dict()
-    if not trained_head or any(name not in state for name in trained_head):
-        raise InvariantError(f"The merged model lacks the trained head ({', '.join(base.fresh)}). Please report this.")
-    for name, value in trained_head.items():
-        if not torch.equal(state[name], value):
-            raise InvariantError(f"The merged model's {name} is not the one that was trained. Please report this.")
-    if all(torch.equal(before[name], value) for name, value in trained_head.items()):
-        raise InvariantError("The head did not change during training. Please report this.")
-    return difference

@@ -19,6 +19,8 @@ from edgewren_train.depth_run import Depth, choose_depth_with_ridge
 from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
 from edgewren_train.exit_heads import ExitHeads, ExitPlan, check_exits
 from edgewren_train.exits import Exits
+from edgewren_train.lora_model import LoraBase, LoraResult, load_base
+from edgewren_train.merging import merge
 from edgewren_train.model import save_lora
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 from edgewren_train.prediction import predict_layers, predict_logits
@@ -64,8 +66,8 @@ def run_lora(
             encoder_spec, depth, data, max_length=recipe.max_length, normaliser=normaliser, device=device, say=say
         )
 
-    def base_of(seed: int) -> lora.LoraBase:
-        return lora.load_base(
+    def base_of(seed: int) -> LoraBase:
+        return load_base(
             encoder_spec, data.classes, max_length=recipe.max_length, normaliser=normaliser, seed=seed, depth=depth_kept
         )
 
@@ -81,7 +83,7 @@ def run_lora(
         choice, kept = choose_epochs(base_of, data, recipe, choosing, device=device, progress=show_progress, say=say)
         recipe = replace(recipe, stop_after=choice.epochs)
 
-    def fitted(texts: Sequence[str], labels: Sequence[str], announce: Say) -> lora.LoraResult:
+    def fitted(texts: Sequence[str], labels: Sequence[str], announce: Say) -> LoraResult:
         indices = [data.classes.index(name) for name in labels]
         return lora.train(base, texts, indices, recipe, device=device, progress=show_progress, announce=announce)
 
@@ -94,7 +96,7 @@ def run_lora(
         evaluations.update([_evaluate_validation(choice, data)])
     evaluations[f"{judge.where}, before training"] = judge.evaluate(judge.predict(base.model))
     if choosing is not None and not choosing.refit:
-        result = lora.merge(base, kept, ids)
+        result = merge(base, kept, ids)
     else:
         result = fitted(data.texts, data.labels, say)
     say(_as_text(result))
@@ -123,14 +125,14 @@ def run_lora(
     return summary
 
 
-def _as_text(result: lora.LoraResult) -> str:
+def _as_text(result: LoraResult) -> str:
     return (
         f"trained {result.steps} steps in {result.seconds:.1f} s ({result.precision}); merged: logits differ by at "
         f"most {result.merge_difference:.1e}, and the head is the trained one"
     )
 
 
-def _training_facts(result: lora.LoraResult, choice: EpochChoice | None) -> dict[str, Any]:
+def _training_facts(result: LoraResult, choice: EpochChoice | None) -> dict[str, Any]:
     return {
         "target_modules": list(result.target_modules),
         "precision": result.precision,
@@ -155,7 +157,7 @@ class _Judge:
     seed: int
 
     @classmethod
-    def of(cls, base: lora.LoraBase, data: LabelledTexts, test: LabelledTexts | None, seed: int) -> _Judge:
+    def of(cls, base: LoraBase, data: LabelledTexts, test: LabelledTexts | None, seed: int) -> _Judge:
         rows, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
         return cls(rows, where, base.tokenizer.encode(rows.texts).ids, data.classes, seed)
 
@@ -171,7 +173,7 @@ def _lora_out_of_fold(
     data: LabelledTexts,
     split: Split,
     seed: int,
-    fitted: Callable[[Sequence[str], Sequence[str], Say], lora.LoraResult],
+    fitted: Callable[[Sequence[str], Sequence[str], Say], LoraResult],
     leaving: ExitHeads | None,
     say: Say,
 ) -> OutOfFold:

@@ -21,6 +21,7 @@ from edgewren.errors import InputError, MissingDependencyError, UsageError
 from edgewren_train import lora
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
 from edgewren_train.folds import one_split
+from edgewren_train.lora_model import LoraBase, load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.run_log import RunLog
 from edgewren_train.search_space import Axis, describe, grid, recipe_of
@@ -273,13 +274,13 @@ class _Trainer:
 
     def __init__(self, data: LabelledTexts, plan: SweepPlan, groups: Sequence[str] | None, device: str) -> None:
         self._data, self._plan, self._groups, self._device = data, plan, groups, device
-        self._bases: dict[int, lora.LoraBase] = {}
+        self._bases: dict[int, LoraBase] = {}
         self._ids: list[list[int]] = []
         self._labels = [data.classes.index(label) for label in data.labels]
 
-    def _base(self, seed: int) -> lora.LoraBase:
+    def _base(self, seed: int) -> LoraBase:
         if seed not in self._bases:
-            self._bases[seed] = lora.load_base(
+            self._bases[seed] = load_base(
                 self._plan.encoder,
                 self._data.classes,
                 max_length=self._plan.base.max_length,
