@@ -34,7 +34,8 @@ def merge(base: LoraBase, fitted: Fitted, ids: Sequence[Sequence[int]]) -> LoraR
     try:
         difference = prove_merge(merged, ids, adapter_logits, trained_head, base)
     except InvariantError as error:
-        guessing, reached = math.log(base.model.config.num_labels), fitted.loss[-1]
+        guessing = math.log(base.model.config.num_labels)
+        reached = fitted.loss[-1] if fitted.loss else guessing  # none: it was ended within the first epoch
         if np.isfinite(adapter_logits).all() and reached < _RAN_AWAY * guessing:
             raise
         raise UsageError(
