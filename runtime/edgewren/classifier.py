@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import operator
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -132,8 +133,9 @@ class Classifier:
             DeviceError: CUDA was asked for and is not there.
             MissingDependencyError: onnxruntime is not installed.
             UsageError: threads is below 1.
+            TypeError: threads is no whole number.
         """
-        if threads is not None and threads < 1:
+        if threads is not None and _whole_number("threads", threads) < 1:
             raise UsageError(f"threads is {threads}, expected at least 1, or None for all granted cores.")
         bundle = Bundle.open(path, expected_sha256)
         chosen_device = choose_device(device)
@@ -185,11 +187,11 @@ class Classifier:
                 per text, the best first.
 
         Raises:
-            TypeError: `texts` is a single str, or an item is not a str.
+            TypeError: `texts` is a single str, an item is not a str, or top_k is no whole number.
             UsageError: top_k is below 1.
             BundleError: the model gave no finite logits for a text.
         """
-        if isinstance(top_k, int) and top_k < 1:
+        if top_k is not ... and top_k is not None and _whole_number("top_k", top_k) < 1:
             raise UsageError(f"top_k is {top_k}, expected at least 1, or None for all labels.")
         logits = self.score(texts).logits
         self._best(logits)
@@ -353,6 +355,13 @@ class Classifier:
             f"Classifier({str(self.bundle.path)!r}, labels={list(self.labels)}, variant={self.variant!r}, "
             f"device={self.device!r}, threads={self.threads})"
         )
+
+
+def _whole_number(name: str, value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # that is the question
+    except TypeError as error:
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}), expected a whole number or None.") from error
 
 
 def _refuse_no_list(texts: Iterable[str], place: str) -> None:

@@ -232,6 +232,8 @@ def test_a_non_finite_row_spoils_no_other(classifier):
 def test_options_out_of_range_are_refused(tiny_bundle, classifier):
     with pytest.raises(UsageError, match="threads is 0"):
         Classifier.load(tiny_bundle, threads=0)
+    with pytest.raises(TypeError, match=r"threads is '2' \(str\), expected a whole number"):
+        Classifier.load(tiny_bundle, threads="2")
     with pytest.raises(UsageError, match="window is 0"):
         next(classifier.stream(["good"], window=0))
     with pytest.raises(BundleError, match="no variant 'int9'. It has: fp32"):
@@ -329,6 +331,9 @@ def test_a_call_answers_as_a_transformers_pipeline_does(classifier, three_class_
     assert three([]) == three([], top_k=None) == []
     with pytest.raises(UsageError, match="top_k is 0"):
         three(texts, top_k=0)
+    with pytest.raises(TypeError, match=r"top_k is 1\.5 \(float\), expected a whole number or None"):
+        three(texts, top_k=1.5)
+    assert three(texts, top_k=np.int64(2)) == three(texts, top_k=2)
     with pytest.raises(TypeError, match=r"\[text\]"):
         three("good vote")
 

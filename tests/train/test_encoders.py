@@ -94,6 +94,11 @@ def test_folder_that_does_not_exist_is_refused():
         load_encoder("./nowhere")
 
 
+def test_an_empty_name_is_refused():
+    with pytest.raises(InputError, match=r"The encoder's name is ''\. Expected a folder, or a hub id"):
+        load_encoder("")
+
+
 def test_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be loaded"):
         load_encoder(str(tmp_path))

