@@ -121,16 +121,10 @@ def score_archive(
             stack.callback(target.close)
             if target.published is not None:
                 return Report.from_document(target.published)
-        added = added_names(classifier.labels, prefix)
-        try:
+        with _leaving_as_found(target):
+            added = added_names(classifier.labels, prefix)
             inputs = Inputs(files, format=format, encoding=encoding, text_column=text_column, added=added)
-        except BaseException:
-            if target is not None:
-                target.abandon()
-            raise
-        stack.callback(inputs.close)
-        run = _Run(classifier, inputs, progress)
-        try:
+            stack.callback(inputs.close)
             chosen, packed = choose_output(output, output_format, inputs.formats[0])
             options = Options(
                 text_column,
@@ -144,41 +138,52 @@ def score_archive(
                 window,
             )
             encoder = make_encoder(chosen, inputs.first, added, excel_safe=excel_safe)
+            run = _Run(classifier, inputs, progress)
             run.prepare(options, encoder, packed)
-        except BaseException:
-            if target is not None:
-                target.abandon()
-            raise
+            if target is not None and resume and not target.unfinished:
+                before = target.finished_before(run.fingerprint)
+                if before is not None:
+                    target.abandon()
+                    return Report.from_document(before)
+                target.check_new()
         if target is None:
             direct = DirectOutput(WholeFile(output) if output and str(output) != STDIN else StandardOutput(), packed)
             stack.callback(direct.close)
             return run.go(direct)
-        if resume and not target.unfinished:
-            before = target.finished_before(run.fingerprint)
-            if before is not None:
-                target.abandon()
-                return Report.from_document(before)
-            try:
-                target.check_new()
-            except UsageError:
-                target.abandon()
-                raise
-        try:
-            target.begin(run.fingerprint, resumable=STDIN not in files, encoder=encoder, packed=packed)
-        except OutputError:
+        return _go_journaled(run, target, encoder, packed, resumable=STDIN not in files)
+
+
+@contextlib.contextmanager
+def _leaving_as_found(target: JournaledOutput | None) -> Iterator[None]:
+    """Leave nothing of an output where something else shows, before any work, that there is nothing to write."""
+    try:
+        yield
+    except BaseException:
+        if target is not None:
+            target.abandon()
+        raise
+
+
+def _go_journaled(
+    run: _Run, target: JournaledOutput, encoder: Encoder, packed: Compression | None, *, resumable: bool
+) -> Report:
+    """Begin or go on, and keep of a run that fails what another one can go on from."""
+    try:
+        target.begin(run.fingerprint, resumable=resumable, encoder=encoder, packed=packed)
+    except OutputError:
+        target.discard_unbegun()
+        raise
+    if target.unfinished:
+        run.go_on(target.state)
+    try:
+        return run.go(target)
+    except BaseException as error:
+        # Nothing can go on where input is gone, or would end the same way each time.
+        if not resumable or (isinstance(error, (InputError, UsageError)) and not _may_pass(error)):
+            target.discard()
+        elif isinstance(error, OutputError):
             target.discard_unbegun()
-            raise
-        if target.unfinished:
-            run.go_on(target.state)
-        try:
-            return run.go(target)
-        except BaseException as error:
-            # Nothing can go on where input is gone, or would end the same way each time.
-            if STDIN in files or (isinstance(error, (InputError, UsageError)) and not _may_pass(error)):
-                target.discard()
-            elif isinstance(error, OutputError):
-                target.discard_unbegun()
-            raise
+        raise
 
 
 def _check_apart(files: Sequence[str], beside: Sequence[Path], output: str | Path | None) -> None:
