@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
 import signal
@@ -18,7 +17,7 @@ import tiny_models
 
 from edgewren.cli.main import main
 from edgewren.errors import InputError, ResumeError
-from edgewren_train import lora, sweep, sweep_files
+from edgewren_train import lora, sweep, sweep_files, sweep_study
 from edgewren_train.epoch_watch import EpochScore
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.search_space import parse_axis
@@ -209,24 +208,23 @@ def await_runs(process, path, number):
 
 
 @pytest.fixture
-def study(plan, tmp_path):
-    return sweep._open_study(tmp_path, plan)
+def study(tmp_path):
+    return sweep_study.open_study(tmp_path, prune=False)
 
 
-def test_workers_that_ask_at_once_take_each_setting_of_a_grid_once(study, plan, tmp_path):
+def test_workers_that_ask_at_once_take_each_setting_of_a_grid_once(study, tmp_path):
     for rank in (2, 4, 8, 16):
         study.enqueue_trial({"rank": rank, "alpha": 4})
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: sweep._next_trial(study, tmp_path, plan), range(8)))
+        taken = list(pool.map(lambda _: sweep_study.next_trial(study, tmp_path, None), range(8)))
     given = [study.trials[trial.number].system_attrs["fixed_params"]["rank"] for trial in taken if trial]
     assert sorted(given) == [2, 4, 8, 16]
     assert len(study.trials) == 4
 
 
-def test_workers_that_ask_at_once_stay_within_the_number_of_trials(study, plan, tmp_path):
-    plan = dataclasses.replace(plan, axes=(parse_axis("rank", "2:8"),), trials=3)
+def test_workers_that_ask_at_once_stay_within_the_number_of_trials(study, tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: sweep._next_trial(study, tmp_path, plan), range(8)))
+        taken = list(pool.map(lambda _: sweep_study.next_trial(study, tmp_path, 3), range(8)))
     assert sum(trial is not None for trial in taken) == len(study.trials) == 3
 
 
@@ -235,7 +233,7 @@ def test_what_a_killed_sweep_left_running_is_queued_once(study):
     study.ask()
     study.enqueue_trial({"rank": 2, "alpha": 4})  # a sweep was killed between this and its next step
     for _ in range(2):
-        sweep._restore_killed(study)
+        sweep_study.restore_killed(study)
         assert Counter(trial.state.name for trial in study.trials) == {"FAIL": 1, "WAITING": 1}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
-from edgewren.errors import InputError, MissingDependencyError, UsageError
+from edgewren.errors import InputError, UsageError
 from edgewren_train import lora
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
 from edgewren_train.folds import one_split
@@ -25,11 +25,9 @@ from edgewren_train.lora_model import LoraBase, load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.run_log import RunLog
 from edgewren_train.search_space import Axis, describe, grid, recipe_of
+from edgewren_train.sweep_study import next_trial, open_study, restore_killed, suggest
 
 logger = logging.getLogger(__name__)
-
-_STUDY = "lora"
-_STARTUP_TRIALS, _WARM_UP_EPOCHS = 4, 3
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,8 @@ def run_sweep(
         raise UsageError(f"jobs is {jobs}, expected at least 1.")
     log = RunLog(folder, plan.as_dict(data), force=force)
     with log.locked():
-        study = _open_study(folder, plan)
-        _restore_killed(study)
+        study = open_study(folder, prune=plan.prune)
+        restore_killed(study)
         if plan.is_grid:
             for settings in grid(plan.axes):
                 study.enqueue_trial(settings, skip_if_exists=True)
@@ -146,42 +144,6 @@ def run_sweep(
         else:
             _work_in_processes(jobs, data, folder, plan, groups, device)
     return [Run.from_dict(record) for record in log]
-
-
-def _open_study(folder: Path, plan: SweepPlan) -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"A sweep needs Optuna, which cannot be imported ({error}). Run: pip install 'edgewren[sweep]'."
-        ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        study_name=_STUDY,
-        storage=f"sqlite:///{(folder / 'sweep.db').absolute()}",
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
-        if plan.prune
-        else optuna.pruners.NopPruner(),
-    )
-
-
-def _restore_killed(study: Any) -> None:
-    """Put trials that a killed process left running back into the queue: there first, since we may be killed, too."""
-    from optuna.trial import TrialState
-
-    queued = [_fixed(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))]
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        params = trial.params or _fixed(trial)
-        if params and params not in queued:
-            study.enqueue_trial(params)
-        study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _fixed(trial: Any) -> dict[str, Any]:
-    """Return the settings that a trial was queued with, none if a sampler proposed it."""
-    return dict(trial.system_attrs.get("fixed_params", {}))
 
 
 def _work(
@@ -197,42 +159,19 @@ def _work(
     """Take trials until none is left: of a grid those waiting in the queue, else until the plan's number is reached."""
     import optuna
 
-    study = _open_study(folder, plan)
+    study = open_study(folder, prune=plan.prune)
     # Neither two workers nor a sweep that goes on may propose the same settings again.
     study.sampler = optuna.samplers.TPESampler(seed=plan.base.seed + 1000 * worker + len(study.trials))
     log = RunLog(folder, plan.as_dict(data))
     trainer = _Trainer(data, plan, groups, device)
-    while (trial := _next_trial(study, folder, plan)) is not None:
-        settings = {axis.name: _suggest(trial, axis) for axis in plan.axes}
+    while (trial := next_trial(study, folder, None if plan.is_grid else plan.trials)) is not None:
+        settings = {axis.name: suggest(trial, axis) for axis in plan.axes}
         try:
             value = _objective(trial, settings, plan, log, trainer, on_run)
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(trial, value)
-
-
-def _next_trial(study: Any, folder: Path, plan: SweepPlan) -> Any:
-    """Return a trial to train, None where none is left. Optuna on SQLite gives a queued one to two who ask at once."""
-    from filelock import FileLock
-    from optuna.trial import TrialState
-
-    with FileLock(folder / "sweep.db.lock"):  # the system frees it where its holder is killed
-        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            taken = study.get_trials(
-                deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-            )
-            if plan.is_grid or len(taken) >= plan.trials:
-                return None
-        return study.ask()
-
-
-def _suggest(trial: Any, axis: Axis) -> Any:
-    if axis.values:
-        return trial.suggest_categorical(axis.name, list(axis.values))
-    if isinstance(axis.low, int):
-        return trial.suggest_int(axis.name, axis.low, int(axis.high), log=axis.log)
-    return trial.suggest_float(axis.name, axis.low, axis.high, log=axis.log)
 
 
 def _objective(
