@@ -91,7 +91,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _write(target: Path, files: dict[str, bytes]) -> None:
-    with written_whole(target) as scratch:
+    with written_whole(target, what="a bundle", marked_by=MANIFEST) as scratch:
         (scratch / "onnx").mkdir()
         for name, data in files.items():
             (scratch / name).write_bytes(data)

@@ -26,9 +26,13 @@ def check_replaceable(target: Path, *, what: str, marked_by: str, force: bool, o
     if target.exists() or target.is_symlink():
         if not force:
             raise UsageError(f"{target} exists already. Use --force to replace it, or choose another {option}.")
-        if target.is_symlink() or not (target / marked_by).is_file():
+        if not _is_marked(target, marked_by):
             raise UsageError(f"{target} is not {what}, so it is not replaced. Choose another {option}.")
     _check_writable(target, option)
+
+
+def _is_marked(target: Path, marked_by: str) -> bool:
+    return not target.is_symlink() and (target / marked_by).is_file()
 
 
 def _check_writable(target: Path, option: str) -> None:
@@ -44,11 +48,14 @@ def _check_writable(target: Path, option: str) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, *, what: str, marked_by: str) -> Iterator[Path]:
     """Give a temporary folder beside the target, and move it there in the end, instead of what stands there.
 
+    Something else than `what`, which somebody put there since `check_replaceable`, is left alone: then the new folder
+    keeps a name of its own, since hours of work may be in it.
+
     Raises:
-        OutputError: something cannot be written. What stood there still does.
+        OutputError: something cannot be written, or stands there. What stood there still does.
     """
     target = target.absolute()
     scratch: Path | None = None
@@ -58,6 +65,9 @@ def written_whole(target: Path) -> Iterator[Path]:
         made = scratch / "new"
         made.mkdir(mode=0o755)
         yield made
+        if (target.exists() or target.is_symlink()) and not _is_marked(target, marked_by):
+            kept = made.rename(f"{target}-{scratch.name.rpartition('-')[2]}")
+            raise OutputError(f"{target} has come into being and is not {what}, so it is left alone: see {kept}.")
         move_into_place(made, target, aside=scratch / "replaced")
     except OSError as error:
         raise OutputError(

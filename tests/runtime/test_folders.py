@@ -11,7 +11,8 @@ from edgewren.folders import check_replaceable, written_whole
 
 
 def write(target: Path, text: str) -> None:
-    with written_whole(target) as folder:
+    with written_whole(target, what="a bundle", marked_by="mark") as folder:
+        (folder / "mark").write_text("")
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_text(text)
 
@@ -28,7 +29,7 @@ def test_another_takes_the_place_of_the_old_one(tmp_path):
     (tmp_path / "b" / "stale").write_text("")
     write(tmp_path / "b", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
-    assert [path.name for path in (tmp_path / "b").iterdir()] == ["deep"]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["deep", "mark"]
     assert (tmp_path / "b" / "deep" / "file").read_text() == "new"
 
 
@@ -52,12 +53,32 @@ def test_a_rename_that_fails_leaves_the_old_one(tmp_path, monkeypatch, error, fa
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "b"):
+    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "b", what="a bundle", marked_by="mark"):
         raise ZeroDivisionError
     with pytest.raises(OutputError, match="cannot be written: File exists"):
         (tmp_path / "file").write_text("")
         write(tmp_path / "file" / "b", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_somebody_else_put_there_meanwhile_is_left_alone(tmp_path, kind):
+    theirs = tmp_path / "b"
+    if kind == "file":
+        theirs.write_text("theirs")
+    elif kind == "link":
+        write(tmp_path / "elsewhere", "theirs")
+        theirs.symlink_to(tmp_path / "elsewhere")
+    else:
+        theirs.mkdir()
+        (theirs / "notes.txt").write_text("theirs")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=r"has come into being and is not a bundle, so it is left alone: see .*/b-"):
+        write(theirs, "new")
+    (kept,) = tmp_path.glob("b-*")
+    assert (kept / "deep" / "file").read_text() == "new"
+    assert before.items() <= {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}.items()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_cannot_be_written_is_refused_beforehand(tmp_path):

@@ -22,7 +22,7 @@ from edgewren.errors import InputError, UsageError
 from edgewren.folders import written_whole
 from edgewren.metrics import Comparison, Estimate, Evaluation, compare, evaluate
 from edgewren_train.calibration import calibrate
-from edgewren_train.model import Description
+from edgewren_train.model import TRAINED_MODEL, Description
 from edgewren_train.out_of_fold import FILE, OutOfFold
 from edgewren_train.trained import Trained, read_trained
 
@@ -233,7 +233,7 @@ def _write(
         evaluation={combined.name: verdict.evaluations[-1].as_dict()},
         temperature=temperature,
     )
-    with written_whole(output) as scratch:
+    with written_whole(output, **TRAINED_MODEL) as scratch:
         for number, (member, name) in enumerate(zip(members, names, strict=True), 1):
             shutil.copytree(member.folder, scratch / "members" / f"{number}-{name.replace(' ', '-')}")
         for name in (*_TOKENIZER_FILES, "train.jsonl"):

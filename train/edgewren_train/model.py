@@ -33,6 +33,9 @@ from edgewren_train.ridge import RidgeHead
 
 FORMAT_VERSION = 1
 
+TRAINED_MODEL = {"what": "a trained model", "marked_by": "model.json"}
+"""How `edgewren.folders` knows one."""
+
 
 @dataclass(frozen=True)
 class Description:
@@ -59,7 +62,7 @@ def check_output(folder: Path, *, force: bool) -> None:
         UsageError: the folder exists and `force` is not set, or it is not something that edgewren wrote.
         OutputError: it cannot be made there.
     """
-    check_replaceable(folder, what="a trained model", marked_by="model.json", force=force)
+    check_replaceable(folder, **TRAINED_MODEL, force=force)
 
 
 def save_ridge(
@@ -160,7 +163,7 @@ def _save(
     out_of_fold: OutOfFold | None,
     write_weights: Callable[[Path], None],
 ) -> None:
-    with written_whole(folder) as scratch:
+    with written_whole(folder, **TRAINED_MODEL) as scratch:
         with quiet(scratch):
             write_weights(scratch)
         files.write(scratch)
