@@ -69,6 +69,8 @@ def written_whole(target: Path, *, what: str, marked_by: str) -> Iterator[Path]:
             kept = made.rename(f"{target}-{scratch.name.rpartition('-')[2]}")
             raise OutputError(f"{target} has come into being and is not {what}, so it is left alone: see {kept}.")
         move_into_place(made, target, aside=scratch / "replaced")
+    except OutputError:  # an OSError too
+        raise
     except OSError as error:
         raise OutputError(
             f"{target} cannot be written: {error.strerror or error}. Free space or choose another --output."
