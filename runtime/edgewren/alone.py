@@ -108,7 +108,6 @@ class AloneSession:
             self._calls += 1
             if self._making is None and self._calls >= _WORTH_IT and not self._closed:
                 self._making = in_background(self._made)
-                self._making.add_done_callback(_tell)
             making = self._making
         if making is None or self._closed or not making.done() or making.exception() is not None:
             return None
@@ -116,7 +115,11 @@ class AloneSession:
 
     def _made(self) -> ModelSession | StagedSession:
         return_free_memory()  # of the batches before
-        session = self._make()
+        try:
+            session = self._make()
+        except Exception as error:  # the first session goes on without it
+            logger.info("no second session for single texts: %s", error)
+            raise
         return_free_memory()  # of the making itself, which this thread's part of the heap would keep
         return session
 
@@ -136,8 +139,3 @@ class AloneSession:
 def _close(made: Future[ModelSession | StagedSession]) -> None:
     if made.exception() is None:
         made.result().close()
-
-
-def _tell(made: Future[ModelSession | StagedSession]) -> None:
-    if made.exception() is not None:  # the first session goes on without it
-        logger.info("no second session for single texts: %s", made.exception())

@@ -271,9 +271,9 @@ def test_csv_named_jsonl_is_explained(tmp_path):
 
 
 def test_parquet_rows_are_what_json_knows(tmp_path):
-    pa = pytest.importorskip("pyarrow")
     import datetime as dt
 
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table(
@@ -332,6 +332,46 @@ def test_another_delimiter_is_said(tmp_path, classifier, delimiter):
     path = write(tmp_path, "a.csv", f"id{delimiter}text\n1{delimiter}good vote\n".encode())
     with pytest.raises(InputError, match="its delimiter seems to be"):
         score_archive(classifier, [path], tmp_path / "out.csv")
+
+
+def test_parquet_texts_in_binary_views_are_read(tmp_path, classifier):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    views = pa.array([b"good \xc3\xa9", b"bad"], pa.binary_view())
+    schema = pa.schema([pa.field("text", pa.binary_view()), pa.field("other", pa.binary_view())])
+    try:
+        pq.write_table(pa.Table.from_arrays([views, views], schema=schema), tmp_path / "a.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this old pyarrow knows no views in files")
+    score_archive(classifier, [tmp_path / "a.parquet"], tmp_path / "a.csv")
+    found = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8", newline="")))
+    assert [(row["other"], row["status"]) for row in found] == [("676f6f6420c3a9", "ok"), ("626164", "ok")]
+
+
+def test_a_later_parquet_file_may_have_nulls(tmp_path, classifier):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name, nullable, values in (("a", False, [1]), ("b", True, [None])):
+        schema = pa.schema([pa.field("text", pa.string()), pa.field("n", pa.int64(), nullable=nullable)])
+        pq.write_table(pa.table([["good"], values], schema=schema), tmp_path / f"{name}.parquet")
+    score_archive(classifier, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "o.parquet")
+    assert pq.read_table(tmp_path / "o.parquet")["n"].to_pylist() == [1, None]
+
+
+def test_parquet_values_beyond_what_can_be_told_name_their_column(tmp_path, classifier):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    days = pa.array([2**30], pa.int32()).cast(pa.date32())
+    columns = {"text": ["good"], "days": pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), days)}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet, rows 1 to 1: column 'days' holds what cannot be told as text"):
+        score_archive(classifier, [tmp_path / "a.parquet"], tmp_path / "o.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+    score_archive(classifier, [tmp_path / "a.parquet"], tmp_path / "o.parquet")
+    assert pq.read_table(tmp_path / "o.parquet")["days"].equals(pq.read_table(tmp_path / "a.parquet")["days"])
 
 
 def test_what_is_no_parquet_is_refused(tmp_path):

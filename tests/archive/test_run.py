@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -188,6 +189,18 @@ def test_missing_text_column_is_an_input_error(tmp_path, classifier):
     for name, data in (("a.csv", "id,txt\n"), ("a.jsonl", '{"txt":"x"}\n')):
         with pytest.raises(InputError, match=r"no column 'text'. Did you mean 'txt'\?.*--text-column"):
             score_archive(classifier, [write(tmp_path / name, data)], tmp_path / "out.jsonl")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_names_that_are_no_unicode_are_told(tmp_path, classifier):
+    source = write(tmp_path / "\udcff.csv", "text\ngood\n")
+    output = tmp_path / "o\udcff.csv"
+    score_archive(classifier, [source], output)
+    report = json.loads((tmp_path / "o\udcff.csv.report.json").read_text())
+    assert (report["inputs"][0]["path"], report["output"]["path"]) == (str(source), str(output))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"o\udcff.csv{end}" for end in ("", ".report.json")] + [
+        "\udcff.csv"
+    ]
 
 
 def test_a_first_record_without_text_is_a_rejected_row(tmp_path, classifier):

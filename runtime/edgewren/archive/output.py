@@ -302,7 +302,8 @@ class JournaledOutput:
         file = self._disk.open(source)
         try:
             self._disk.truncate(file, 0)
-            self._disk.write(file, json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False).encode() + b"\n")
+            text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+            self._disk.write(file, text.encode("utf-8", "backslashreplace"))  # of names that are no UTF-8: JSON's \\u
             self._disk.fsync(file)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -42,8 +42,9 @@ def _arrow(purpose: str) -> tuple[Any, Any]:
 class _Batch(Block):
     """A batch of Arrow columns."""
 
-    def __init__(self, first: int, pa: Any, batch: Any) -> None:
+    def __init__(self, source: str, first: int, pa: Any, batch: Any) -> None:
         super().__init__(first, {})
+        self._source = source
         self._pa = pa
         self.batch = batch
         self._columns: dict[str, list[Any]] = {}
@@ -70,7 +71,13 @@ class _Batch(Block):
 
     def _plain(self, name: str) -> list[Any]:
         if name not in self._columns:
-            self._columns[name] = _plain(self._pa, self.batch.column(name))
+            try:
+                self._columns[name] = _plain(self._pa, self.batch.column(name))
+            except (self._pa.ArrowException, ValueError, OverflowError) as error:
+                raise InputError(
+                    f"{self._source}, rows {self.first:,} to {self.first + len(self) - 1:,}: column {name!r} holds "
+                    f"what cannot be told as text: {error}. Leave it out, or give it another type."
+                ) from error
         return self._columns[name]
 
 
@@ -152,7 +159,7 @@ class _ParquetTable(Table):
             return None
         if batch.num_rows > rows:
             batch, self._waiting = batch.slice(0, rows), batch.slice(rows)
-        block = _Batch(self._done + 1, self._pa, batch)
+        block = _Batch(self.name, self._done + 1, self._pa, batch)
         self._done += batch.num_rows
         return block
 
@@ -173,7 +180,8 @@ class _ParquetTable(Table):
 
 def _is_binary(pa: Any, kind: Any) -> bool:
     types = pa.types
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+    known = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    return any(check(kind) for check in known)
 
 
 def _plain(pa: Any, column: Any) -> list[Any]:
@@ -201,7 +209,7 @@ class ParquetEncoder(Encoder):
         self._columns = list(table.columns)
         self._added = list(added)
         fields = (
-            list(table.arrow_schema)
+            [field.with_nullable(True) for field in table.arrow_schema]  # a later file may have nulls
             if isinstance(table, _ParquetTable)
             else [pa.field(name, pa.string()) for name in self._columns]
         )
