@@ -216,6 +216,11 @@ class Classifier:
         future = self._scheduler.submit(functools.partial(self._score, rows, stop))
         try:
             return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if future.cancelled() and task is not None and not task.cancelling():  # by `close`, while it waited
+                raise UsageError("The classifier is closed. Load it again with Classifier.load.") from None
+            raise
         finally:
             stop.set()
 

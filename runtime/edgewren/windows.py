@@ -187,9 +187,13 @@ class Call:
                 raise failure
         finally:
             self._stopped = True
-            if self._process == os.getpid():  # else a thread of the parent may hold this lock for good
-                with self._changed:
+            # Not waited for: garbage is collected anywhere, so that its holder may be this very thread; or, in a forked
+            # child, a thread of the parent. Whoever holds it sees that we have stopped.
+            if self._process == os.getpid() and self._changed.acquire(blocking=False):
+                try:
                     self._windows.clear()
+                finally:
+                    self._changed.release()
 
     def _check(self) -> None:
         if self._scheduler.closed:

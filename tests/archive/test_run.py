@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -201,6 +202,36 @@ def test_names_that_are_no_unicode_are_told(tmp_path, classifier):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"o\udcff.csv{end}" for end in ("", ".report.json")] + [
         "\udcff.csv"
     ]
+
+
+def test_a_pipe_is_read_once_wherever_it_stands(tmp_path, classifier):
+    first = write(tmp_path / "a.jsonl", '{"text":"good"}\n' * 3)
+    pipe = tmp_path / "b.jsonl"
+    os.mkfifo(pipe)
+    lines = "".join(f'{{"text":"bad {number}"}}\n' for number in range(5000))
+    writer = threading.Thread(target=pipe.write_text, args=(lines,))
+    writer.start()
+    report = score_archive(classifier, [first, pipe], tmp_path / "out.jsonl")
+    writer.join()
+    assert report.rows == 5003
+
+
+def test_a_file_that_two_spellings_match_comes_once(tmp_path, classifier, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.csv", "text\ngood\n")
+    assert score_archive(classifier, ["*.csv", "./*.csv", f"{tmp_path}/*.csv"], "out.jsonl").rows == 1
+
+
+@pytest.mark.parametrize("suffix", [".journal", ".journal.new", ".report.json.partial"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_somebody_elses_side_files_are_left_alone(tmp_path, classifier, suffix, resume):
+    source = write(tmp_path / "a.csv", "text\ngood\n")
+    theirs = write(tmp_path / f"o.csv{suffix}", "my diary")
+    with pytest.raises(UsageError, match=r"exists already.*--force"):
+        score_archive(classifier, [source], tmp_path / "o.csv", resume=resume)
+    assert theirs.read_text() == "my diary"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", theirs.name]
+    assert score_archive(classifier, [source], tmp_path / "o.csv", force=True).rows == 1
 
 
 def test_a_first_record_without_text_is_a_rejected_row(tmp_path, classifier):

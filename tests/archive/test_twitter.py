@@ -126,6 +126,29 @@ def test_the_whole_text_is_found_in_v2(tmp_path):
     assert [row.number for row in found] == [1, 2, 3]
 
 
+def test_keys_that_are_null_are_none(tmp_path):
+    odd = [
+        {**V1, "full_text": None, "text": "own", "extended_tweet": None, "retweeted_status": None},
+        {**V1, "full_text": None, "text": "RT @a: own", "retweeted_status": {"id_str": "9"}},
+        {**V1, "retweeted_status": {}},
+        {**V1, "id_str": None},
+    ]
+    found = rows(write(tmp_path, "a.jsonl", jsonl(V1, *odd)))
+    assert [row.error for row in found] == [None] * 5
+    assert [row.get("text") for row in found[1:]] == ["own", "RT @a: own", V1["full_text"], V1["full_text"]]
+    assert [row.get("kind") for row in found[1:]] == ["tweet", "retweet", "tweet", "tweet"]
+    assert {row.get("id") for row in found} == {V1["id_str"]}
+
+
+def test_pages_without_tweets_end_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgewren.archive.formats.twitter.BLOCK_CHARACTERS", 1000)
+    empty = {"data": [], "meta": {"result_count": 0}}
+    path = write(tmp_path, "a.jsonl", jsonl(PAGE, *[EMPTY_PAGE] * 200, *[empty] * 200, PAGE, EMPTY_PAGE))
+    found = rows(path)
+    assert [row.get("id") for row in found] == ["11", "12", "14"] * 2
+    assert [row.error for row in found] == [None] * 6
+
+
 def test_ids_without_text_form_keep_all_digits(tmp_path):
     tweet = {key: value for key, value in V1.items() if key != "id_str"}
     (row,) = rows(write(tmp_path, "a.jsonl", jsonl(tweet)))

@@ -454,3 +454,16 @@ def test_with_threads_shares_the_model_and_gives_the_same_bits(tiny_bundle):
     assert np.array_equal(alone.score(texts).logits, classifier.score(texts).logits)
     with pytest.raises(UsageError, match="threads is 0"):
         classifier.with_threads(0)
+
+
+def test_closing_tells_awaited_calls_that_wait_the_same_as_those_at_work(tiny_bundle, texts):
+    async def main():
+        classifier = Classifier.load(tiny_bundle, device="cpu", threads=1)
+        calls = [asyncio.create_task(classifier.ascore(texts * 50)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(classifier.close)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    ends = asyncio.run(main())
+    assert sum(isinstance(end, UsageError) for end in ends) >= 3
+    assert not any(isinstance(end, asyncio.CancelledError) for end in ends)

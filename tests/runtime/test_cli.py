@@ -328,6 +328,27 @@ def test_evaluate_prints_a_report(tweets, tiny_bundle, capsys):
     assert "(fp32) on" in out
 
 
+def test_evaluate_takes_the_default_model(tmp_path, tiny_bundle, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\nvote,neutral\ntax scam,partisan\n", encoding="utf-8")
+    assert main(["evaluate", str(path), "--json", "--resamples", "10"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["path"].endswith("media-bias")
+    assert main(["evaluate", str(path), "--json", "--resamples", "10", "--against", str(tiny_bundle)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"]["path"].endswith("media-bias")
+    assert found["against"]["model"]["path"] == str(tiny_bundle)
+
+
+def test_a_heat_map_replaces_nothing(tweets, tiny_bundle, tmp_path, capsys):
+    before = tweets.read_bytes()
+    argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--heatmap"]
+    assert main([*argv, str(tweets)]) == 2
+    assert "exists already. Name another file with --heatmap" in capsys.readouterr().err
+    assert tweets.read_bytes() == before
+    assert main([*argv, str(tmp_path / "none" / "x.png")]) == 6
+    assert "its folder does not exist" in capsys.readouterr().err
+
+
 def test_evaluate_json_is_one_document(tweets, tiny_bundle, make_bundle, tmp_path, capsys):
     other = make_bundle(tmp_path / "other", seed=8)
     argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--against", str(other)]

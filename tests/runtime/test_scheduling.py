@@ -287,3 +287,16 @@ def test_token_rows_know_their_distinct_ones(rows, way):
         matrix = packed.matrix(np.array([index]))
         assert matrix.dtype == np.int64
         assert matrix.tolist() == [row]
+
+
+def test_a_stream_that_is_collected_while_its_lock_is_held_waits_for_nobody(tiny_bundle):
+    with Classifier.load(tiny_bundle, device="cpu", threads=2) as classifier:
+        call = windows.Call(classifier._scheduler)
+        stream = call.scores(iter([invented(3000), invented(3000)]))
+        next(stream)
+        closing = threading.Thread(target=stream.close, daemon=True)
+        with call._changed:  # as a helper may, in which the garbage collector meets the stream
+            closing.start()
+            closing.join(30)
+            assert not closing.is_alive()
+        assert len(classifier.predict(invented(100))) == 100

@@ -435,6 +435,18 @@ def test_output_goes_to_a_file_by_suffix_and_does_not_overwrite(tmp_path, bundle
         assert main([*argv, "--output", str(out), "--force"]) == 0
 
 
+def test_what_is_read_is_not_written_over(tmp_path, bundle, capsys):
+    path = scored(tmp_path / "a.csv")
+    before = path.read_bytes()
+    argv = ["summarize", str(path), "--by", "author", "--model", str(bundle), "--force"]
+    for option in ("--output", "--plot"):
+        assert main([*argv, option, str(path)]) == 2
+        assert "is one of the files that are read" in capsys.readouterr().err
+    assert main([*argv, "--output", "x.csv", "--plot", "x.csv"]) == 2
+    assert "x.csv is named twice" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_a_file_beside_the_output_is_not_written_over(tmp_path, bundle, capsys):
     path = scored(tmp_path / "o.csv.partial")
     argv = ["summarize", str(path), "--format", "csv", "--by", "author", "--model", str(bundle)]

@@ -9,11 +9,14 @@ from __future__ import annotations
 import difflib
 import glob
 import hashlib
+import os
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgewren.archive.direct import is_direct
 from edgewren.archive.readers import STDIN, Block, Table, open_table, resolve_format
 from edgewren.errors import InputError, ResumeError, UsageError
 
@@ -44,7 +47,8 @@ def expand(sources: Sequence[str | Path], *, but: Collection[Path] = ()) -> list
         matches = [name for name in matches if Path(name).resolve() not in excluded]
         if not matches:
             raise InputError(f"No file matches {source!r}. Check the pattern and the folder.")
-        found.extend(name for name in matches if name not in found)
+        known = {os.path.realpath(name) for name in found}
+        found.extend(name for name in matches if os.path.realpath(name) not in known)
     if not found:
         raise UsageError("There is no input. Name at least one file, or - for standard input.")
     if found.count(STDIN) > 1:
@@ -157,7 +161,7 @@ class Inputs:
         self._table: Table | None = self.first
         try:
             for index, source in enumerate(self.sources[1:], 1):
-                if source != STDIN:
+                if source != STDIN and not is_direct(source):  # a pipe gives its bytes once
                     self._open(index, None).close()  # a mistake shows before anything takes time
         except BaseException:
             self.first.close()
@@ -281,7 +285,7 @@ def _size_and_time(source: str) -> tuple[int, int]:
         found = Path(source).stat()
     except OSError:
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (0, 0)  # a pipe's come and go
 
 
 def _sha256(path: Path, size: int) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from edgewren.errors import LockedError
 SUFFIX = ".journal"
 VERSION = 1
 _HASH_CHARACTERS = 64
+_OURS = re.compile(rb"[0-9a-f]{0,63}\Z|[0-9a-f]{64}( |\Z)|\0*\Z")
+"""The beginning of a journal's bytes, torn or not; zeros are what a power cut can leave of it."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,14 @@ class Content:
         state: of the last committed window, None where none was committed.
         damaged: whether something before the last record is not as it was written.
         empty: whether there is nothing at all.
+        ours: whether it begins as journals do, as far as it goes.
     """
 
     header: dict[str, Any] | None
     state: dict[str, Any] | None
     damaged: bool
     empty: bool
+    ours: bool
 
 
 def parse(data: bytes) -> Content:
@@ -61,7 +66,7 @@ def parse(data: bytes) -> Content:
     if header is not None and header.get("journal") != VERSION:
         header, damaged = None, True
     state = payloads[-1] if len(payloads) > 1 else None
-    return Content(header, state, damaged, not data)
+    return Content(header, state, damaged, not data, _OURS.match(data[: _HASH_CHARACTERS + 1]) is not None)
 
 
 def _payload(line: bytes, previous: str) -> dict[str, Any] | None:
@@ -134,9 +139,10 @@ class Journal:
         self._disk.write(file, self._line(state))
         self._disk.fsync(file)
 
-    def remove(self) -> None:
-        """Remove the file, and give up the lock."""
-        self._disk.remove(self.path.with_name(self.path.name + ".new"))
+    def remove(self, *, begun: bool = True) -> None:
+        """Remove the file, and what `restart` may have left of a new one if it was called; give up the lock."""
+        if begun:
+            self._disk.remove(self.path.with_name(self.path.name + ".new"))
         self._disk.remove(self.path)
         self.close()
 

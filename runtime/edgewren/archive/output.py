@@ -96,6 +96,11 @@ class JournaledOutput:
         content = self._journal.content
         disposable = content.header is not None and not content.header.get("resumable", True)
         started = bool(self._disk.size(self._beside(PARTIAL_SUFFIX)))
+        if content.header is None and not (content.empty or content.ours or started or self._force):
+            raise UsageError(
+                f"{self._journal.path} exists already, and is no journal of edgewren's. Use --force to replace it, or "
+                "name another file."
+            )
         if content.damaged or (content.header is None and not content.empty and started):
             if not self._force:
                 raise ResumeError(f"{self._journal.path} is damaged, so {self.name} cannot go on. Start over: --force.")
@@ -185,7 +190,7 @@ class JournaledOutput:
         """Leave everything as it was found, before `begin`."""
         with contextlib.suppress(OSError):
             if self._journal.content.empty:
-                self._journal.remove()
+                self._journal.remove(begun=False)
         self.close()
 
     def discard(self) -> None:
@@ -327,6 +332,7 @@ class JournaledOutput:
         suffixes = ["", REJECTS_SUFFIX]
         if self._is_first:  # else unfinished parts are an earlier run's
             suffixes += [PARTIAL_SUFFIX, SEALED_SUFFIX, REJECTS_SUFFIX + PARTIAL_SUFFIX]
+            suffixes += [journal.SUFFIX + ".new", REPORT_SUFFIX + PARTIAL_SUFFIX]
         if not self._is_report(self._beside(REPORT_SUFFIX)):
             suffixes.append(REPORT_SUFFIX)
         for suffix in suffixes:

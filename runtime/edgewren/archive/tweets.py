@@ -38,10 +38,10 @@ def looks_like_page(record: Mapping[str, Any]) -> bool:
     data = record.get("data")
     if isinstance(data, dict):
         data = [data]
-    if isinstance(data, list):
-        return bool(data) and all(isinstance(item, dict) for item in data) and {"id", "text"} <= data[0].keys()
+    if isinstance(data, list) and data:
+        return all(isinstance(item, dict) for item in data) and {"id", "text"} <= data[0].keys()
     meta = record.get("meta")
-    return data is None and isinstance(meta, dict) and cell_text(meta.get("result_count")) == "0"
+    return not data and isinstance(meta, dict) and cell_text(meta.get("result_count")) == "0"
 
 
 def page_tweets(page: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Includes]:
@@ -63,7 +63,8 @@ def tweet_fields(record: Mapping[str, Any], includes: Includes | None = None) ->
     """Return a tweet's `COLUMNS`, and why it has none that can be scored.
 
     The text is the whole text: `note_tweet` and `extended_tweet` where they are; of a retweet the retweeted tweet's own
-    text, which Twitter cuts short in the retweet, and which then gets the same score as the original.
+    text, which Twitter cuts short in the retweet, and which then gets the same score as the original. A key that is
+    null is none: tables that tweets have gone through, such as pandas', give every row every key.
     """
     inner = record.get("tweet")
     tweet: Mapping[str, Any] = inner if isinstance(inner, dict) else record
@@ -72,7 +73,7 @@ def tweet_fields(record: Mapping[str, Any], includes: Includes | None = None) ->
     retweeted = tweet.get("retweeted_status")
     quoted = tweet.get("quoted_status_id_str") or tweet.get("quoted_status_id")
     replied = tweet.get("in_reply_to_status_id_str") or tweet.get("in_reply_to_status_id")
-    if isinstance(retweeted, dict):
+    if isinstance(retweeted, dict) and retweeted:
         kind, reference, source = "retweet", _id(retweeted), retweeted
     elif quoted is not None:
         kind, reference = "quote", _text(quoted)
@@ -87,6 +88,8 @@ def tweet_fields(record: Mapping[str, Any], includes: Includes | None = None) ->
             source = (includes or {}).get("tweets", {}).get(reference or "", tweet)
             break
     text = _whole_text(source)
+    if text is None:  # of the original there is no more than its id
+        text = _whole_text(tweet)
     user = tweet.get("user")
     author_id = _text(tweet.get("author_id"))
     author = None
@@ -119,7 +122,8 @@ def _whole_text(tweet: Mapping[str, Any]) -> Any:
             for key in ("full_text", "text"):
                 if type(inner.get(key)) is str:
                     return inner[key]
-    return tweet.get("full_text", tweet.get("text"))
+    full = tweet.get("full_text")
+    return tweet.get("text") if full is None else full
 
 
 def _references(tweet: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -128,7 +132,7 @@ def _references(tweet: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _id(record: Mapping[str, Any]) -> str | None:
-    return _text(record.get("id_str", record.get("id")))
+    return _text(record.get("id_str")) or _text(record.get("id"))
 
 
 def _text(value: Any) -> str | None:

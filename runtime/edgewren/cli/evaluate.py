@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from edgewren.cli.score import add_model_options
+from edgewren.errors import OutputError, UsageError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
         from edgewren.heatmap import check_available
 
         check_available()  # before the scoring, not after it
+        if Path(args.heatmap).exists():
+            raise UsageError(f"{args.heatmap} exists already. Name another file with --heatmap.")
+        if not Path(args.heatmap).absolute().parent.is_dir():
+            raise OutputError(f"{args.heatmap} cannot be written: its folder does not exist. Make it first.")
     data = read_labelled(
         args.labelled,
         text_column=args.text_column,
@@ -55,12 +61,14 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
     models: list[Classifier] = []
     predictions: list[list[str]] = []
-    for path, variant, sha256 in ((args.model, args.variant, args.require_sha256), (args.against, None, None)):
-        if path is not None:
-            models.append(
-                Classifier.load(path, device=args.device, threads=args.threads, variant=variant, expected_sha256=sha256)
-            )
-            predictions.append(models[-1].predict(data.texts))
+    asked = [(args.model, args.variant, args.require_sha256)]
+    if args.against is not None:
+        asked.append((args.against, None, None))
+    for path, variant, sha256 in asked:
+        models.append(
+            Classifier.load(path, device=args.device, threads=args.threads, variant=variant, expected_sha256=sha256)
+        )
+        predictions.append(models[-1].predict(data.texts))
     evaluations = [
         metrics.evaluate(data.labels, predicted, model.labels, **options)
         for model, predicted in zip(models, predictions, strict=True)

@@ -7,6 +7,8 @@ import sys
 
 from edgewren.errors import UsageError
 
+_LONGEST_S = 86_400
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb with the command line."""
@@ -72,6 +74,11 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected more than 0.")
     if not args.drain_seconds >= 0:
         raise UsageError(f"--drain-seconds is {args.drain_seconds}, expected 0 or more.")
+    for name, most in (("queue_ms", 1000 * _LONGEST_S), ("timeout", _LONGEST_S), ("drain_seconds", _LONGEST_S)):
+        if getattr(args, name) > most:
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at most {most}.")
+    if not args.host:
+        raise UsageError("--host is empty. Name an address, for example 127.0.0.1, or 0.0.0.0 for all networks.")
     from edgewren.serve.app import Limits, build_app
     from edgewren.serve.models import Readiness, load_models
     from edgewren.serve.server import bind, serve

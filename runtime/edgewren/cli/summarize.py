@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     zone = zone_named(args.timezone or "UTC")
     args.scored = expand(args.scored)
+    _check_no_input(args)
     missing = next((name for name in args.scored if name != STDIN and not Path(name).exists()), None)
     if missing is not None:
         raise InputError(f"{missing} does not exist. Check the path.")
@@ -151,6 +153,16 @@ def _check(args: argparse.Namespace) -> None:
     for name in (args.output, args.plot):
         if name is not None and name != "-" and Path(name).is_file() and not args.force:
             raise UsageError(f"{name} exists already. Use --force to replace it, or name another file.")
+    if args.plot is not None and args.plot == args.output:
+        raise UsageError(f"{args.plot} is named twice, with --output and --plot. Name two files.")
+
+
+def _check_no_input(args: argparse.Namespace) -> None:
+    """Check that nothing is written over what is read, --force or not."""
+    inputs = {os.path.realpath(name) for name in args.scored}
+    for name in (args.output, args.plot):
+        if name is not None and os.path.realpath(name) in inputs:
+            raise UsageError(f"{name} is one of the files that are read. Name another file.")
 
 
 def _write(text: str, output: str | None, *, force: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _write(report: Report, output: Path, pictures: Path | None) -> None:
     """Write the page under a temporary name, then rename it: never half a report."""
-    scratch = output.with_name(f".{output.name}.partial")
+    scratch = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(report.html, encoding="utf-8")

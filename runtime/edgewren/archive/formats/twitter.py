@@ -106,7 +106,7 @@ class _TwitterTable(SourceTable):
     def read(self, rows: int) -> Block | None:
         found: list[_Tweet] = []
         start = self._characters
-        while len(found) < rows and self._characters - start < BLOCK_CHARACTERS:
+        while not found or (len(found) < rows and self._characters - start < BLOCK_CHARACTERS):
             unit = next(self._units, None)
             if unit is None:
                 break
