@@ -37,8 +37,8 @@ clf = Classifier.load("{name}")
 clf.predict(["The library opens at nine tomorrow."])
 ```
 
-It also opens in `optimum.onnxruntime.ORTModelForSequenceClassification` (subfolder `onnx`), and in any server that
-reads Hugging Face's file names.
+It also opens in `optimum.onnxruntime.ORTModelForSequenceClassification` (subfolder `onnx`; name the file with
+`file_name`, since it takes the first of several), and in any server that reads Hugging Face's file names.
 
 ## Training
 

@@ -8,6 +8,7 @@ text-embeddings-inference words them.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -254,12 +255,19 @@ class _Service:
         return model
 
     async def _body(self, request: Request) -> bytes:
-        return await read_body(
-            _chunks(request),
-            limit=self._limits.body_bytes,
-            declared=request.headers.get("content-length"),
-            encoding=request.headers.get("content-encoding"),
-        )
+        seconds = self._timeout_s(request)
+        try:
+            async with asyncio.timeout(seconds):
+                return await read_body(
+                    _chunks(request),
+                    limit=self._limits.body_bytes,
+                    declared=request.headers.get("content-length"),
+                    encoding=request.headers.get("content-encoding"),
+                )
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"The body was not here after {seconds:g} s. Send it again, or less at once."
+            ) from error
 
     def _check_size(self, items: int) -> None:
         if items > self._limits.texts:
@@ -306,6 +314,8 @@ def _error_answer(error: EdgewrenError) -> Response:
             headers = {}
             if isinstance(error, QueueFullError):
                 headers["retry-after"] = str(error.retry_after_s)
+            if isinstance(error, DeadlineError):  # of the body, the rest may still come
+                headers = {"connection": "close"}
             if isinstance(error, ClosedError):
                 headers = {"retry-after": "1", "connection": "close"}
             return JSONResponse({"error": str(error), "error_type": name}, status_code=status, headers=headers)

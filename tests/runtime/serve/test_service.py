@@ -7,8 +7,10 @@ import gzip
 import hashlib
 import json
 import signal
+import socket
 import threading
 import time
+import urllib.parse
 
 import httpx
 import numpy as np
@@ -59,6 +61,18 @@ def test_kserve_infer_and_health(server):
         assert httpx.get(server.url + path).status_code == 200
     assert httpx.get(server.url + "/v2/models/tiny").json()["inputs"][0]["datatype"] == "BYTES"
     assert post(server, "/v2/models/other/infer", {"inputs": [tensor]}).status_code == 404
+
+
+def test_a_body_that_never_arrives_is_answered_in_time(server):
+    address = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nX-Timeout-Seconds: 0.2\r\nContent-Length: 50\r\n\r\n{"
+        connection.sendall(head.encode())
+        answer = b""
+        while chunk := connection.recv(4096):  # until the server closes
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"The body was not here after 0.2 s" in answer
 
 
 def test_lone_surrogates_and_control_characters_are_scored(server):
