@@ -47,7 +47,8 @@ class WholeFile:
 
     def __init__(self, path: str | Path, *, force: bool = False) -> None:
         self.name = str(path)
-        self.path = Path(os.path.realpath(path))
+        named, found = Path(path), Path(os.path.realpath(path))
+        self.path = found if found.exists() or not named.exists() else named  # /dev/stdout leads to a pipe without name
         self._finished = False
         self._direct = False
         if self.path.exists():
