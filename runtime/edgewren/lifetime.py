@@ -56,8 +56,8 @@ def native_code() -> Iterator[None]:
     A daemon thread that gets here during the exit ends here.
     """
     thread = threading.get_ident()
-    _inside.add(thread)
     try:
+        _inside.add(thread)  # within: Ctrl-C after it must not leave it behind
         if _exiting and threading.current_thread().daemon:
             raise SystemExit  # a thread ends silently with it, and frees the locks that it holds
         yield

@@ -144,6 +144,15 @@ def test_ensemble_that_does_not_win_is_refused_with_its_figures(trained, tmp_pat
 
 
 @pytest.mark.slow
+def test_ensemble_of_static_models_is_refused(data, sentence_folder, tmp_path, capsys, cache):
+    folder = tmp_path / "static"
+    options = ["--encoder", str(sentence_folder("bert")), "--folds", "3", "--output", str(folder)]
+    assert main(["train", "static", str(data), *options]) == 0
+    assert main(["ensemble", str(folder), str(folder), "--output", str(tmp_path / "both")]) == 2
+    assert "is static: it has no encoder to build into one graph. Leave it out." in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_ensemble_averages_calibrated_logits_and_exports_as_one_graph(trained, lora_model, tmp_path, capsys):
     both = tmp_path / "both"
     assert main(["ensemble", str(trained), str(lora_model), "--output", str(both), "--force-ensemble"]) == 0

@@ -343,7 +343,7 @@ def bar(total: int, title: str, *, unit: str = " texts") -> Callable[[int], None
 
 def print_summary(summary: Summary, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(summary.as_dict(), ensure_ascii=False))  # noqa: T201
+        print(json.dumps(summary.as_dict()))  # noqa: T201
         return
     for name, evaluation in summary.evaluations.items():
         print(f"== {name}\n{evaluation.as_text()}\n")  # noqa: T201

@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     comparison_files.write(result, output)
     if args.json:
-        print(json.dumps(comparison_files.as_dict(result), ensure_ascii=False))  # noqa: T201
+        print(json.dumps(comparison_files.as_dict(result)))  # noqa: T201
     else:
         written = "comparison.csv, folds.csv, pairs.csv, comparison.json, pareto.png"
         print(f"{comparison_files.as_text(result)}\n\nwritten: {output}/{written}")  # noqa: T201

@@ -162,6 +162,8 @@ def _held_out_alike(members: Sequence[Trained]) -> list[OutOfFold]:
     for member in members:
         if member.kind == "ensemble":
             raise UsageError(f"{member.folder} is an ensemble already. Give its members.")
+        if member.kind == "static":
+            raise UsageError(f"{member.folder} is static: it has no encoder to build into one graph. Leave it out.")
         if member.held_out is None:
             raise InputError(
                 f"{member.folder} has no {FILE}. Train it again with folds: ridge --folds 5, lora --calibrate folds:5."

@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         others = (other.path, other.texts, other.labels)
     analysis = analyse(judged, others=others, shown=max(0, args.show), threshold=args.similarity)
     print(  # noqa: T201  the command line prints
-        json.dumps(analysis.as_dict(), ensure_ascii=False) if args.json else _account(analysis, args.show)
+        json.dumps(analysis.as_dict()) if args.json else _account(analysis, args.show)
     )
     return 0
 

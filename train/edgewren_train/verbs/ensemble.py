@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
         say=lambda message: print(message, file=sys.stderr),  # noqa: T201  people read stderr
     )
     if args.json:
-        print(json.dumps({"folder": str(output), **verdict.as_dict()}, ensure_ascii=False))  # noqa: T201
+        print(json.dumps({"folder": str(output), **verdict.as_dict()}))  # noqa: T201
     else:
         print(f"trained model: {output}\nnext: edgewren export {output}")  # noqa: T201
     return 0

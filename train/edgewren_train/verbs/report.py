@@ -78,7 +78,7 @@ def _write(report: Report, output: Path, pictures: Path | None) -> None:
     scratch = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(report.html, encoding="utf-8")
+        scratch.write_text(report.html, encoding="utf-8", errors="replace")  # training texts may hold surrogates
         scratch.replace(output)
         if pictures is not None:
             pictures.mkdir(exist_ok=True)
