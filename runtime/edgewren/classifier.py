@@ -22,7 +22,7 @@ from edgewren import batching, loading
 from edgewren.alone import MAXIMUM_THREADS, AloneSession
 from edgewren.bundle import Bundle
 from edgewren.device import choose_device, granted_cores
-from edgewren.errors import BundleError, UsageError
+from edgewren.errors import BundleError, UsageError, closed_classifier
 from edgewren.probabilities import softmax
 from edgewren.scheduling import Scheduler
 from edgewren.session import ModelSession
@@ -219,7 +219,7 @@ class Classifier:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if future.cancelled() and task is not None and not task.cancelling():  # by `close`, while it waited
-                raise UsageError("The classifier is closed. Load it again with Classifier.load.") from None
+                raise closed_classifier() from None
             raise
         finally:
             stop.set()

@@ -20,6 +20,11 @@ class UsageError(EdgewrenError, ValueError):
     exit_code = 2
 
 
+def closed_classifier() -> UsageError:
+    """Return what whoever calls a closed classifier is told, wherever in it the call has come to."""
+    return UsageError("The classifier is closed. Load it again with Classifier.load.")
+
+
 class MissingDependencyError(EdgewrenError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

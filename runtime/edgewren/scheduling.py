@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.alone import AloneSession
-from edgewren.errors import UsageError
+from edgewren.errors import closed_classifier
 from edgewren.lifetime import renew_after_fork
 from edgewren.session import ModelSession
 from edgewren.staged import StagedSession
@@ -129,7 +129,7 @@ class Scheduler:
             UsageError: stopped, or closed meanwhile.
         """
         if self.closed:
-            raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+            raise closed_classifier()
         if len(texts) == 1:  # nothing to schedule
             tokens = self.tokenizer.encode(texts)
             ids = tokens.rows.ids.astype(np.int64)
@@ -149,7 +149,7 @@ class Scheduler:
         try:
             return self._callers.submit(call)
         except RuntimeError as error:  # the pool is shut down, or the interpreter exits
-            raise UsageError("The classifier is closed. Load it again with Classifier.load.") from error
+            raise closed_classifier() from error
 
 
 def _answer(

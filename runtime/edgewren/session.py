@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.device import Device, import_onnxruntime, int8_may_saturate, threads_keep_memory
-from edgewren.errors import BundleModelError, DeviceError, UsageError
+from edgewren.errors import BundleModelError, DeviceError, closed_classifier
 from edgewren.lifetime import keep_for_good, native_code, renew_after_fork
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ class ModelSession:
 
     def _revived(self) -> Any:
         if self._closed or self._read_again is None:
-            raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+            raise closed_classifier()
         if self._device == "cuda":
             raise DeviceError(
                 "CUDA cannot be used in a forked child of a process that uses it. Start workers with the method "

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
-from edgewren.errors import UsageError
+from edgewren.errors import UsageError, closed_classifier
 from edgewren.text import Tokens
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Call:
 
     def _check(self) -> None:
         if self._scheduler.closed:
-            raise UsageError("The classifier is closed. Load it again with Classifier.load.")
+            raise closed_classifier()
         if self._stop is not None and self._stop.is_set():
             raise UsageError("Nobody waits for this call any more.")
         if self._process != os.getpid():
