@@ -79,6 +79,7 @@ FLOORS = (
         "onnx_schemas",
         "onnx_sizes",
         "protobuf",
+        "slots",
         "strict_json",
     },
     {"errors"},

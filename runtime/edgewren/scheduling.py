@@ -19,6 +19,7 @@ from edgewren.alone import AloneSession
 from edgewren.errors import closed_classifier
 from edgewren.lifetime import renew_after_fork
 from edgewren.session import ModelSession
+from edgewren.slots import Slots
 from edgewren.staged import StagedSession
 from edgewren.text import TextTokenizer
 from edgewren.windows import Call, Scores, Window
@@ -66,7 +67,7 @@ class Scheduler:
 
     def renew(self) -> None:
         """Make new locks and a new pool: threads of the old ones do not exist in a process that was forked."""
-        self._slots = threading.Semaphore(self.threads)
+        self.slots = Slots(self.threads)
         # Threads start with the first work for them, and end with the last reference to the pool.
         self.pool = ThreadPoolExecutor(self.helpers, thread_name_prefix="edgewren") if self.helpers else None
         self._callers = ThreadPoolExecutor(self.threads, thread_name_prefix="edgewren-call")
@@ -84,30 +85,28 @@ class Scheduler:
         """Run one batch when one of `threads` slots is free; return its logits and where its rows left."""
         if self._alone is not None and len(input_ids) > 1:
             self._alone.start_over()
-        with self._slots:
+        try:
+            self.slots.take()
             return _answer(self._session, input_ids, mask)
+        finally:
+            self.slots.give_back()
 
     def run_alone(self, input_ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
         """Run one text, with threads inside if nothing else is computed and that is faster. The bits are the same."""
         if self._alone is None:
             return self.run(input_ids)
         session = self._alone.ready()
-        taken = 0
         try:
-            while taken < self.threads and self._slots.acquire(blocking=False):
-                taken += 1
-            if taken == self.threads:
+            if self.slots.take_all():
                 if session is None:  # others may compute beside it
-                    self._slots.release(taken - 1)
-                    taken = 1
+                    self.slots.keep_one()
                 start = time.perf_counter()
                 logits, layers = _answer(session or self._session, input_ids)
                 seconds = time.perf_counter() - start
                 self._alone.note(input_ids.size, layers, seconds, inside=session is not None)
                 return logits, layers
         finally:
-            if taken:
-                self._slots.release(taken)
+            self.slots.give_back()
         return self.run(input_ids)
 
     def scores(self, windows: Iterable[Sequence[str]], stop: threading.Event | None = None) -> Iterator[Scores]:

@@ -150,7 +150,8 @@ class Call:
         self._stop = stop
         self._ahead = WINDOWS_AHEAD if scheduler.helpers else 0
         self._process = os.getpid()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # entered by name: an interrupt can fall into the condition's own __enter__
+        self._changed = threading.Condition(self._lock)
         self._windows: deque[Window] = deque([window] if window else [])
         self._helping = 0
         self._computing = 0
@@ -189,11 +190,11 @@ class Call:
             self._stopped = True
             # Not waited for: garbage is collected anywhere, so that its holder may be this very thread; or, in a forked
             # child, a thread of the parent. Whoever holds it sees that we have stopped.
-            if self._process == os.getpid() and self._changed.acquire(blocking=False):
+            if self._process == os.getpid() and self._lock.acquire(blocking=False):
                 try:
                     self._windows.clear()
                 finally:
-                    self._changed.release()
+                    self._lock.release()
 
     def _check(self) -> None:
         if self._scheduler.closed:
@@ -215,18 +216,18 @@ class Call:
         return True
 
     def _add(self, window: Window) -> None:
-        with self._changed:
+        with self._lock:
             self._windows.append(window)
             self._recruit()
 
     def _finish(self, head: Window) -> None:
         """Work until this window is finished; wait only where others have all there is to do."""
         if self._helping == 0:
-            with self._changed:
+            with self._lock:
                 self._recruit()
         while True:
             self._check()
-            with self._changed:
+            with self._lock:
                 if head.finished:
                     return
                 task = self._take()
@@ -260,7 +261,7 @@ class Call:
         try:
             if isinstance(work, range):
                 window.tokenise(self._scheduler, work)
-                with self._changed:
+                with self._lock:
                     complete = window.ends_with_piece()
                 if complete:
                     window.plan(self._scheduler)
@@ -268,7 +269,7 @@ class Call:
                 window.compute(self._scheduler, work)
         except BaseException as raised:  # noqa: BLE001  Rust panics are no Exceptions; raised where its scores are due
             error = raised
-        with self._changed:
+        with self._lock:
             if isinstance(work, range):
                 self._tokenising -= 1
             else:
@@ -296,14 +297,14 @@ class Call:
     def _help(self) -> None:
         end = time.monotonic() + _HELP_S
         while True:
-            with self._changed:
+            with self._lock:
                 task = None if self._stopped or self._scheduler.closed else self._take()
                 if task is None:
                     self._helping -= 1
                     return
             self._do(task)
             if time.monotonic() > end:
-                with self._changed:
+                with self._lock:
                     self._helping -= 1
                     self._recruit()
                 return

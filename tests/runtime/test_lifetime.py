@@ -77,7 +77,7 @@ def test_a_forked_child_refuses_a_bundle_that_changed_meanwhile(tiny_bundle, mak
 @needs_fork
 def test_locks_that_threads_of_the_parent_hold_do_not_hang_the_child(tiny_bundle):
     classifier = Classifier.load(tiny_bundle, device="cpu", threads=1)
-    slots, building = classifier._scheduler._slots, classifier._session._building
+    slots, building = classifier._scheduler.slots._lock, classifier._session._building
     expected = classifier.score(TEXTS).logits
     with slots, building:
         assert in_child(lambda: np.array_equal(classifier.score(TEXTS).logits, expected))

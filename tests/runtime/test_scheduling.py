@@ -295,7 +295,7 @@ def test_a_stream_that_is_collected_while_its_lock_is_held_waits_for_nobody(tiny
         stream = call.scores(iter([invented(3000), invented(3000)]))
         next(stream)
         closing = threading.Thread(target=stream.close, daemon=True)
-        with call._changed:  # as a helper may, in which the garbage collector meets the stream
+        with call._lock:  # as a helper may, in which the garbage collector meets the stream
             closing.start()
             closing.join(30)
             assert not closing.is_alive()
