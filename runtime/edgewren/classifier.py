@@ -10,6 +10,7 @@ import itertools
 import logging
 import operator
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import EllipsisType
@@ -246,13 +247,13 @@ class Classifier:
                 suits a conversation.
 
         Raises:
-            TypeError: `texts` is a single str, or an item is not a str (its index is named).
+            TypeError: `texts` is a single str, an item is not a str (its index is named), or window is no whole number.
             UsageError: window is below 1.
         """
         _refuse_no_list(texts, "texts")
-        if window is not None and window < 1:
+        if window is not None and _whole_number("window", window) < 1:
             raise UsageError(f"window is {window}, expected at least 1.")
-        return self._predictions(_cut(texts, window or self.window_rows))
+        return self._predictions(_cut(texts, min(window or self.window_rows, sys.maxsize)))
 
     def _predictions(self, windows: Iterator[list[str]]) -> Iterator[Prediction]:
         for scores in self._scheduler.scores(windows):
@@ -324,8 +325,9 @@ class Classifier:
 
         Raises:
             UsageError: threads is below 1.
+            TypeError: threads is no whole number.
         """
-        if threads < 1:
+        if _whole_number("threads", threads) < 1:
             raise UsageError(f"threads is {threads}, expected at least 1.")
         return Classifier(
             self.bundle,

@@ -229,6 +229,14 @@ def test_a_non_finite_row_spoils_no_other(classifier):
     np.testing.assert_array_equal(logits[1], classifier.score(["good vote"]).logits[0])
 
 
+def test_windows_and_threads_may_be_larger_than_there_can_be(tiny_bundle, classifier):
+    expected = classifier.predict(["good", "bad bad"])
+    assert [one.label for one in classifier.stream(["good", "bad bad"], window=10**20)] == expected
+    with Classifier.load(tiny_bundle, device="cpu", threads=10**8) as many:
+        assert [many.predict([text]) for text in ("good", "bad bad")] == [[label] for label in expected]
+        assert many.predict(["good", "bad bad"]) == expected
+
+
 def test_options_out_of_range_are_refused(tiny_bundle, classifier):
     with pytest.raises(UsageError, match="threads is 0"):
         Classifier.load(tiny_bundle, threads=0)
@@ -236,6 +244,10 @@ def test_options_out_of_range_are_refused(tiny_bundle, classifier):
         Classifier.load(tiny_bundle, threads="2")
     with pytest.raises(UsageError, match="window is 0"):
         next(classifier.stream(["good"], window=0))
+    with pytest.raises(TypeError, match=r"window is 1\.5 \(float\), expected a whole number"):
+        classifier.stream(["good"], window=1.5)
+    with pytest.raises(TypeError, match=r"threads is 1\.0 \(float\), expected a whole number"):
+        classifier.with_threads(1.0)
     with pytest.raises(BundleError, match="no variant 'int9'. It has: fp32"):
         Classifier.load(tiny_bundle, variant="int9")
     with pytest.raises(DeviceError, match="Unknown device 'tpu'"):
