@@ -73,6 +73,7 @@ FLOORS = (
     {
         "background",
         "device",
+        "display",
         "folders",
         "lifetime",
         "onnx_operators",

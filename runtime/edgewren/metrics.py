@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgewren.display import printable
 from edgewren.errors import InputError, UsageError
 from edgewren.probabilities import class_indices
 
@@ -125,7 +126,7 @@ class Evaluation:
 
         cut = [number for number, label in enumerate(self.labels, 1) if len(label) > _NAME_COLUMNS]
         if cut:
-            lines += ["Names in full:", *(f"{number} {_printable(self.labels[number - 1])}" for number in cut)]
+            lines += ["Names in full:", *(f"{number} {printable(self.labels[number - 1])}" for number in cut)]
         return "\n".join(lines).rstrip()
 
 
@@ -446,14 +447,9 @@ def _p(p: float) -> str:
     return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
-def _printable(label: str) -> str:
-    """Labels come from people's files: no line break or terminal code may leave the table."""
-    return "".join(character if character.isprintable() else "?" for character in label)
-
-
 def _short(label: str) -> str:
     """Cut a long label in its middle, since long names often differ only at their ends."""
-    name = _printable(label)
+    name = printable(label)
     if len(name) <= _NAME_COLUMNS:
         return name
     head = _NAME_COLUMNS // 2

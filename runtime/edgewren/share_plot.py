@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgewren.display import shortened
 from edgewren.errors import MissingDependencyError, OutputError, UsageError
 
 MOST_GROUPS = 60
@@ -78,10 +79,10 @@ def draw(
     grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, entry in zip(grid, panels, strict=False):
         _draw_panel(axes, entry, places, in_time=in_time, confidence=confidence)
-        axes.set_title(_short(entry.label), fontsize=10, loc="left", parse_math=False)
+        axes.set_title(shortened(entry.label, _NAME_CHARACTERS), fontsize=10, loc="left", parse_math=False)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    names = [_short(name) for name in groups]
+    names = [shortened(name, _NAME_CHARACTERS) for name in groups]
     for number, axes in enumerate(grid[: len(panels)]):
         if in_time:
             step = -(-len(names) // 40)
@@ -95,9 +96,9 @@ def draw(
             tick.set_parse_math(False)  # a name may hold dollar signs
     if not in_time:
         grid[0].invert_yaxis()  # shared by all: the first name on top
-        grid[0].set_ylabel(_short(axis), parse_math=False)
+        grid[0].set_ylabel(shortened(axis, _NAME_CHARACTERS), parse_math=False)
     else:
-        grid[len(panels) - 1].set_xlabel(_short(axis), parse_math=False)
+        grid[len(panels) - 1].set_xlabel(shortened(axis, _NAME_CHARACTERS), parse_math=False)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
@@ -140,8 +141,3 @@ def _figure_class() -> Any:
             f"A plot needs matplotlib, which cannot be imported ({error}). Run: pip install 'edgewren[plot]'."
         ) from error
     return Figure
-
-
-def _short(name: str) -> str:
-    text = "".join(character if character.isprintable() else "?" for character in name)
-    return text if len(text) <= _NAME_CHARACTERS else text[: _NAME_CHARACTERS - 1] + "…"

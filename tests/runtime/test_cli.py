@@ -128,6 +128,15 @@ def test_an_unexpected_exception_is_one_line_and_exit_9(monkeypatch, capsys):
     assert "report" in err
 
 
+def test_no_name_of_a_file_steers_the_terminal(tiny_bundle, tmp_path, capsys):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / "x\x1b]0;owned\x07.txt").write_text("")
+    assert main(["info", str(bundle)]) == 3
+    err = capsys.readouterr().err
+    assert "\\x1b]0;owned\\x07.txt does not belong" in err
+    assert "\x1b" not in err
+
+
 @pytest.mark.parametrize("switch", ["--debug", "EDGEWREN_DEBUG"])
 def test_debug_shows_the_traceback(monkeypatch, capsys, switch):
     verb_that(monkeypatch, raising(ZeroDivisionError("x")))

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgewren.archive.tally import Tally
 from edgewren.bundle import Bundle
+from edgewren.display import printable, shortened
 from edgewren.errors import InputError, UsageError
 from edgewren.metrics import Estimate
 from edgewren.quantification import ErrorRates, choose_evaluation, estimate_shares
@@ -141,7 +142,7 @@ class Summary:
         """Return a table for a terminal, with notes on what was counted and how it was corrected."""
         rows = [line for group in (self.total, *self.groups) for line in self._lines(group)]
         title = f"{self.period} of {self.by}" if self.period else self.by
-        header = (_printable(title), "rows", "label", "count", "naive", "share", self._interval_title())
+        header = (printable(title), "rows", "label", "count", "naive", "share", self._interval_title())
         width = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
         right = {1, 3, 4, 5}
         lines = [
@@ -355,13 +356,7 @@ def _group_dict(group: Group) -> dict[str, Any]:
     }
 
 
-def _printable(text: str) -> str:
-    """Values come from strangers: none may steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _short(name: str | None) -> str:
     if name is None:
         return "(none)"
-    text = _printable(name)
-    return text if len(text) <= _NAME_COLUMNS else text[: _NAME_COLUMNS - 1] + "…"
+    return shortened(name, _NAME_COLUMNS)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from edgewren.display import printable, shortened
+
 if TYPE_CHECKING:
     from edgewren.bundle import Bundle
     from edgewren.manifest import Variant
@@ -76,20 +78,13 @@ def _stages(variant: Variant) -> str:
 
 def _section(section: Mapping[str, Any], indent: str) -> list[str]:
     """Return one line per value; what is long is cut, since --json has all of it."""
-    width = max(len(_printable(str(key))) for key in section)
+    width = max(len(printable(str(key))) for key in section)
     lines: list[str] = []
     for key, value in section.items():
-        name = _printable(str(key))
+        name = printable(str(key))
         if isinstance(value, dict) and value and len(indent) < 6:
             lines += [f"{indent}{name}", *_section(value, indent + "  ")]
             continue
-        text = _printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        if len(text) > _VALUE_CHARACTERS:
-            text = text[: _VALUE_CHARACTERS - 1] + "…"
+        text = shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), _VALUE_CHARACTERS)
         lines.append(f"{indent}{name:<{width}}  {text}")
     return lines
-
-
-def _printable(text: str) -> str:
-    """A bundle may come from anywhere: none of its texts may steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 import edgewren
 from edgewren.cli import bench, doctor, evaluate, hub, info, score, serve, summarize, verify
+from edgewren.display import escaped
 from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyError, OutputError
 
 MAXIMUM_FIELD_CHARACTERS = 2**20
@@ -268,7 +269,7 @@ def _flush() -> None:
 
 def _fail(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"edgewren: {message}", file=sys.stderr)
+        print(f"edgewren: {escaped(message)}", file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:  # that is what was said, or the smaller trouble of the two; Python would add its own at exit

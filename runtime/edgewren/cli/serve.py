@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     readiness = Readiness(models)
     app = build_app(models, readiness, Limits(args.max_body_bytes, args.max_texts, args.timeout))
     host, port = listener.getsockname()[:2]
-    print(f"serving {', '.join(models)} on http://{host}:{port}", file=sys.stderr, flush=True)
+    address = f"[{host}]" if ":" in host else host
+    print(f"serving {', '.join(models)} on http://{address}:{port}", file=sys.stderr, flush=True)
     serve(app, models, readiness, listener, drain_s=args.drain_seconds, finish_s=args.timeout)
     return 0

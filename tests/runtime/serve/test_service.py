@@ -63,6 +63,18 @@ def test_kserve_infer_and_health(server):
     assert post(server, "/v2/models/other/infer", {"inputs": [tensor]}).status_code == 404
 
 
+def test_an_address_of_ipv6_is_told_as_a_url_has_it(tiny_bundle):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = Server([tiny_bundle, "--host", "::1"])
+    try:
+        assert server.wait_until_ready().url.startswith("http://[::1]:")
+    finally:
+        assert server.stop() == 0, server.log
+
+
 def test_a_body_that_never_arrives_is_answered_in_time(server):
     address = urllib.parse.urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
