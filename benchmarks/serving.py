@@ -142,7 +142,7 @@ def in_process(bundle: str, texts: list[str]) -> dict[str, float]:
         writer = csv.writer(stream)
         writer.writerows([["text"], *([text] for text in texts)])
         stream.flush()
-        command = [sys.executable, "-m", "edgewren.cli.main", "bench", bundle, stream.name, "--json"]
+        command = [sys.executable, "-m", "edgewren", "bench", bundle, stream.name, "--json"]
         measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {
         "texts_per_s": measured["texts_per_s"],
@@ -175,7 +175,7 @@ def single_calls_per_s(bundle: str, texts: list[str], seconds: float = 4.0) -> f
 
 def services(bundle: str, *options: str, rivals: bool) -> list[tuple[str, list[str], dict[str, str]]]:
     """Return name, command and environment of each service; `{port}` is filled in later."""
-    found = [(OURS, [sys.executable, "-m", "edgewren.cli.main", "serve", bundle, "--port", "{port}", *options], {})]
+    found = [(OURS, [sys.executable, "-m", "edgewren", "serve", bundle, "--port", "{port}", *options], {})]
     if rivals:
         folder = Path(bundle)
         file = "model_int8.onnx" if (folder / "onnx/model_int8.onnx").exists() else "model.onnx"

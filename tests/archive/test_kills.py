@@ -77,7 +77,7 @@ def test_a_hundred_kills_in_chains_of_five_resume(tmp_path, tiny_bundle, classif
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_does_not_break_into_the_cleanup(tiny_bundle, second, pause):
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgewren.cli.main", "score", "-", "--model", str(tiny_bundle), "--format", "csv"],
+        [sys.executable, "-m", "edgewren", "score", "-", "--model", str(tiny_bundle), "--format", "csv"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,7 +100,7 @@ def test_a_second_signal_does_not_break_into_the_cleanup(tiny_bundle, second, pa
 def test_a_signal_stops_the_command_in_seconds_and_it_resumes(tmp_path, tiny_bundle, number, code):
     source = archives.write(tmp_path / "in.jsonl", archives.rows(120_000))
     output = tmp_path / "o.jsonl"
-    argv = [sys.executable, "-m", "edgewren.cli.main", "score", str(source), "--model", str(tiny_bundle)]
+    argv = [sys.executable, "-m", "edgewren", "score", str(source), "--model", str(tiny_bundle)]
     argv += ["--output", str(output), "--max-bad-rows", "99999", "--resume"]
     # A shell starts background jobs with SIGINT ignored, which children inherit; a person's terminal doesn't.
     process = subprocess.Popen(

@@ -181,7 +181,7 @@ def test_output_format_is_requested_or_named_or_the_inputs(tmp_path, classifier)
 def test_a_pipe_under_the_name_of_standard_output_is_written_to(tmp_path, tiny_bundle):
     source = tmp_path / "a.csv"
     source.write_text("text\ngood\n", encoding="utf-8")
-    argv = [sys.executable, "-m", "edgewren.cli.main", "score", str(source), "--model", str(tiny_bundle)]
+    argv = [sys.executable, "-m", "edgewren", "score", str(source), "--model", str(tiny_bundle)]
     done = subprocess.run([*argv, "--output", "/dev/stdout"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[0][:10]) == (0, "text,label")
     assert len(done.stdout.splitlines()) == 2

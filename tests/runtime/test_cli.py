@@ -170,6 +170,27 @@ def test_sigterm_exits_143_and_the_handler_is_put_back(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_ctrl_c_while_modules_are_imported_shows_no_traceback():
+    slow_import = """
+import sys, time
+class Slow:
+    def find_spec(self, name, *rest):
+        if name == "edgewren.cli.main":
+            print("importing", flush=True)
+            time.sleep(30)
+sys.meta_path.insert(0, Slow())
+from edgewren.__main__ import console
+console()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow_import], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
 def test_missing_package_of_a_verb_names_its_extra(monkeypatch, capsys):
     verb_that(monkeypatch, raising(ModuleNotFoundError("No module named 'torch'", name="torch")), extra="train")
     assert main(["doctor"]) == 2
@@ -207,7 +228,7 @@ def test_streams_that_are_closed_or_full_are_no_bug(tiny_bundle, tmp_path, redir
     source = tmp_path / "in.csv"
     source.write_text("text\ngood vote\n")
     given = "" if redirect.startswith("- ") else str(source)
-    command = f"{sys.executable} -m edgewren.cli.main score {given} --model {tiny_bundle}"
+    command = f"{sys.executable} -m edgewren score {given} --model {tiny_bundle}"
     done = subprocess.run(
         ["bash", "-c", f"{command} {redirect.format(folder=tmp_path)}"], capture_output=True, text=True
     )
@@ -220,7 +241,7 @@ def test_streams_that_are_closed_or_full_are_no_bug(tiny_bundle, tmp_path, redir
 
 @pytest.mark.parametrize("verb", ["info", "verify"])
 def test_a_full_disk_behind_standard_output_exits_6(tiny_bundle, verb):
-    command = f"{sys.executable} -m edgewren.cli.main {verb} {tiny_bundle} > /dev/full"
+    command = f"{sys.executable} -m edgewren {verb} {tiny_bundle} > /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 6
     assert done.stderr == "edgewren: error: Standard output cannot be written: No space left on device.\n"
@@ -229,7 +250,7 @@ def test_a_full_disk_behind_standard_output_exits_6(tiny_bundle, verb):
 def test_a_closed_pipe_ends_quietly_with_6(tiny_bundle, tmp_path):
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "good vote\n" * 50_000)
-    command = f"{sys.executable} -m edgewren.cli.main score {source} --model {tiny_bundle} --threads 1; echo $? >&2"
+    command = f"{sys.executable} -m edgewren score {source} --model {tiny_bundle} --threads 1; echo $? >&2"
     done = subprocess.run(["bash", "-c", f"({command}) | head -1"], capture_output=True, text=True)
     assert done.stdout == "text,label,score,score_neutral,score_partisan,status\n"
     assert done.stderr == "6\n"
@@ -309,7 +330,7 @@ def test_errors_of_score_have_their_exit_codes(tmp_path, tiny_bundle, capsys, da
 def test_sigterm_during_a_run_removes_what_is_half_done(tiny_bundle, tmp_path):
     out = tmp_path / "out.csv"
     read, write = os.pipe()
-    argv = [sys.executable, "-m", "edgewren.cli.main", "score", "-", "--model", str(tiny_bundle), "-o", str(out)]
+    argv = [sys.executable, "-m", "edgewren", "score", "-", "--model", str(tiny_bundle), "-o", str(out)]
     process = subprocess.Popen(argv, stdin=read, stderr=subprocess.PIPE, text=True)
     os.close(read)
     os.write(write, b"text\n" + b"good\n" * 10_000)

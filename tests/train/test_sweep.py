@@ -242,7 +242,7 @@ def test_workers_end_with_a_killed_parent(csv_file, encoder_folder, tmp_path):
     out = tmp_path / "out"
     arguments = command(csv_file, encoder_folder("bert"), out, "--jobs", "2")
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgewren.cli.main", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-m", "edgewren", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     await_runs(process, out / "runs.jsonl", 1)
     process.kill()
@@ -254,13 +254,13 @@ def test_workers_end_with_a_killed_parent(csv_file, encoder_folder, tmp_path):
 def test_a_killed_sweep_of_two_processes_goes_on(csv_file, encoder_folder, tmp_path):
     out = tmp_path / "out"
     arguments = command(csv_file, encoder_folder("bert"), out, "--jobs", "2")
-    process = subprocess.Popen([sys.executable, "-m", "edgewren.cli.main", *arguments], start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-m", "edgewren", *arguments], start_new_session=True)
     runs = out / "runs.jsonl"
     await_runs(process, runs, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = runs.read_bytes().count(b"\n")
-    finished = subprocess.run([sys.executable, "-m", "edgewren.cli.main", *arguments], capture_output=True, text=True)
+    finished = subprocess.run([sys.executable, "-m", "edgewren", *arguments], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     records = [json.loads(line) for line in runs.read_bytes().splitlines()]
     assert len(records) == 8 >= before, "nothing twice, nothing missing"

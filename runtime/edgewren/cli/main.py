@@ -94,15 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_and_tell(args, debug=args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0"))
 
 
-def console() -> NoReturn:
-    """Be the process `edgewren`: nothing is left to interrupt once `main` has returned, and Python's end has begun."""
-    code = main()
-    if code in (INTERRUPTED, TERMINATED):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-    sys.exit(code)
-
-
 def _run_and_tell(args: argparse.Namespace, *, debug: bool) -> int:
     try:
         code = run(args)
@@ -286,7 +277,3 @@ def _reader_went_away() -> int:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or "no message"
-
-
-if __name__ == "__main__":
-    console()
