@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import lzma
 
 import pytest
 
@@ -97,6 +98,22 @@ def test_skippable_zstd_frames_are_skipped():
     skippable = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
     assert by_first_bytes(skippable) is zstd
     assert unpacked(skippable + zstd.pack(DATA) + skippable, zstd) == DATA
+
+
+def zstd_frame(window_log: int, data: bytes) -> bytes:
+    """Return a frame as `zstd --long=<window_log>` makes it of a stream."""
+    return b"\x28\xb5\x2f\xfd\0" + bytes([window_log - 10 << 3]) + (len(data) << 3 | 1).to_bytes(3, "little") + data
+
+
+def test_zstd_frames_with_a_window_of_2_gib_are_read():
+    assert unpacked(zstd_frame(31, DATA) + zstd_frame(27, b"more"), by_name("RC_2019-01.zst")) == DATA + b"more"
+
+
+def test_a_window_that_is_too_large_is_not_called_damage(monkeypatch):
+    monkeypatch.setattr(compression, "_MEMORY_LIMIT", 2**20)
+    for suffix, packed in ((".zst", zstd_frame(41, DATA)), (".xz", lzma.compress(DATA))):
+        with pytest.raises(InputError, match=r"(?i)x cannot be unpacked here: .*memory.*Unpack it yourself"):
+            unpacked(packed, by_name(suffix))
 
 
 def test_a_missing_zstd_package_names_the_extra(monkeypatch):

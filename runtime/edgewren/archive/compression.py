@@ -1,9 +1,9 @@
 """Packed bytes to bytes and back: gzip, zstd, xz, bzip2. Knows no text and no files.
 
 Unpacking reads every member, frame and stream, and refuses what ends early or goes on with something else, which
-zlib and tar-like tools let pass. Each call unpacks a bounded piece, so a bomb costs no memory, and one that unpacks to
-far more than texts ever do ends the run. Packing makes one self-contained member per call: members can be appended,
-cut off again, and are the same bytes every time.
+zlib and tar-like tools let pass. Each call unpacks a bounded piece, so a bomb costs no memory beyond its window, and
+one that unpacks to far more than texts ever do ends the run. Packing makes one self-contained member per call: members
+can be appended, cut off again, and are the same bytes every time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ BOMB_RATIO = 200
 
 _MEMORY_LIMIT = 256 * 2**20
 """Of xz's dictionary; xz -9 needs 65 MiB."""
-_ZSTD_WINDOW_LOG = 27
-"""128 MiB, the most that the zstd command itself reads without being told to."""
+_ZSTD_WINDOW_LOG = 31
+"""2 GiB, the most that zstd's library reads; Pushshift's dumps are made so (`zstd --long=31`). A file whose window is
+smaller takes less memory, and none takes more than it unpacks to."""
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 3
 
@@ -148,12 +149,11 @@ def unpack(chunks: Iterator[bytes], kind: Compression, name: str, *, bombs_allow
     """Yield what was packed, in pieces of at most CHUNK_BYTES.
 
     Raises:
-        InputError: damaged, cut short, followed by something else, or a bomb.
+        InputError: damaged, cut short, followed by something else, a bomb, or with a window too large for the memory.
         MissingDependencyError: zstd without its module.
     """
     library_errors: tuple[type[BaseException], ...] = (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
-    if kind.name == "zstd":
-        library_errors = (*library_errors, zstd_module().ZstdError)
+    library_errors = (*library_errors, MemoryError, *([zstd_module().ZstdError] if kind.name == "zstd" else []))
     packed = unpacked = 0
     member: _Decompressor | None = None
     between = b""  # what follows a member and is not yet known to be one
@@ -181,7 +181,13 @@ def unpack(chunks: Iterator[bytes], kind: Compression, name: str, *, bombs_allow
             try:
                 piece = member.decompress(data, CHUNK_BYTES)
             except library_errors as error:
-                raise InputError(_unsound(name, kind, unpacked, str(error) or type(error).__name__)) from error
+                reason = str(error) or type(error).__name__
+                if "memory" in reason.lower():  # zstd and xz say so of a window that is too large, in words alone
+                    raise InputError(
+                        f"{name} cannot be unpacked here: {kind.name} says {reason!r}. Unpack it yourself, where there "
+                        "is more memory, and score that. If that fails too, the file is damaged: get it again."
+                    ) from error
+                raise InputError(_unsound(name, kind, unpacked, reason)) from error
             data = b""
             unpacked += len(piece)
             if not bombs_allowed and unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
