@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -135,6 +136,31 @@ def test_undecodable_bytes_name_byte_line_and_encoding_option(tmp_path):
     with pytest.raises(InputError, match=r"line 1: byte 0 is 0xff.*--encoding utf-16"):
         rows(write(tmp_path, "a.csv", "a,b\n1,2\n".encode("utf-16")))
     assert rows(write(tmp_path, "a.csv", b"a,b\n1,\xe9\n"), encoding="cp1252")[0].get("b") == "é"
+
+
+@pytest.mark.parametrize("text", ["plain", "é 🔥"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_the_encoding_that_is_suggested_is_the_right_one(tmp_path, encoding, name, text):
+    whole = f"id,text\n1,{text}\n" if name == "a.csv" else f'{{"id": 1, "text": "{text}"}}\n'
+    path = write(tmp_path, name, whole.encode(encoding))
+    with pytest.raises(InputError, match=rf"--encoding {encoding}\.$"):
+        rows(path)
+    assert rows(path, encoding=encoding)[0].get("text") == text
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding", "codec"),
+    [
+        (codecs.BOM_UTF16_BE, "utf-16", "utf-16-be"),
+        (codecs.BOM_UTF32_BE, "utf-32", "utf-32-be"),
+        (b"", "utf-16-le", "utf-16-le"),  # found late, where its first letters leave no zeros
+    ],
+)
+def test_the_encoding_is_told_wherever_it_shows(tmp_path, mark, encoding, codec):
+    path = write(tmp_path, "a.csv", mark + ("текстстр,text\n" + "1,plain\n" * 20_000 + "2,é\n").encode(codec))
+    with pytest.raises(InputError, match=rf"--encoding {encoding}\.$"):
+        rows(path)
 
 
 def test_undecodable_byte_far_into_the_file_is_located_exactly(tmp_path):

@@ -30,7 +30,20 @@ known, with all their entities, have about 1/200 of this."""
 
 _CHUNK_BYTES = 1 << 17
 _FIRST_BYTES = 16
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WIDE_SAMPLE_BYTES = 4096
+_WIDE_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's mark
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_WIDE_ZEROS: dict[tuple[bool, ...], str] = {
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+}
+"""Which of each four bytes are zero in the letters that tables and JSON begin with."""
 
 
 class ByteSource:
@@ -189,6 +202,8 @@ class Lines:
         newlines = 0
         offset = 0
         for chunk in self._chunks_and_end():
+            if not offset and self._encoding == "utf-8-sig":
+                self._check_narrow(chunk)
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
@@ -205,12 +220,21 @@ class Lines:
                 newlines += text.count("\n")
                 yield text
 
+    def _check_narrow(self, first: bytes) -> None:
+        """Refuse what begins like UTF-16 or UTF-32 without a mark: as UTF-8 that is sound, with NUL in between."""
+        wide = _WIDE_ZEROS.get(_zeros(first[:_FIRST_BYTES]))
+        if wide is not None and first[:_FIRST_BYTES].isascii():
+            raise InputError(
+                f"{self._source.name} is not utf-8: its zero bytes are those of {wide}. Name the file's encoding: "
+                f"--encoding {wide}."
+            )
+
     def _undecodable(self, place: int, line: int, error: UnicodeDecodeError) -> InputError:
         unpacked = " (unpacked)" if self._packed else ""
         return InputError(
             f"{self._source.name}, line {line}: byte {place}{unpacked} is 0x{error.object[error.start]:02x}, which is "
             f"not valid {self._encoding.removesuffix('-sig')} ({error.reason}). Name the file's encoding, for example "
-            f"--encoding {_likely_encoding(error.object, error.start)}."
+            f"--encoding {_likely_encoding(error.object, place - error.start)}."
         )
 
     def _chunks_and_end(self) -> Iterator[bytes]:
@@ -255,8 +279,12 @@ def checked_encoding(name: str) -> str:
     return "utf-8-sig" if known == "utf-8" else known
 
 
-def _likely_encoding(data: bytes, start: int) -> str:
-    """Guess from bytes that are not UTF-8 what else they are."""
-    if data[start:].startswith(_UTF16_MARKS) or data.startswith(_UTF16_MARKS) or data[:4096:2].count(0) > 64:
-        return "utf-16"
-    return "cp1252"
+def _likely_encoding(data: bytes, begin: int) -> str:
+    """Guess from bytes that are not UTF-8, and where in the text they begin, what else they are."""
+    marked = (name for mark, name in _WIDE_MARKS if not begin and data.startswith(mark))
+    return next(marked, None) or _WIDE_ZEROS.get(_zeros(data[-begin % 4 :][:_WIDE_SAMPLE_BYTES])) or "cp1252"
+
+
+def _zeros(data: bytes) -> tuple[bool, ...]:
+    """Return at which of each four places most bytes are zero."""
+    return tuple(2 * data[place::4].count(0) > len(data[place::4]) for place in range(4))
