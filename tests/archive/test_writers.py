@@ -83,7 +83,7 @@ def test_jsonl_to_csv_has_text_of_values(tmp_path):
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
 def test_a_further_key_has_no_place_in_columns(tmp_path, kind):
     records = '{"a": "1"}\n' * 1000 + '{"a": "1", "b": "2"}\n'
-    with pytest.raises(InputError, match=r"Row 1001 \(line 1001\) has the key 'b'.*--output-format jsonl"):
+    with pytest.raises(InputError, match=r"i\.jsonl: Row 1001 \(line 1001\) has the key 'b'.*--output-format jsonl"):
         encoded(tmp_path, "i.jsonl", records, kind)
 
 

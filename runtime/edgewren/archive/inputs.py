@@ -205,7 +205,7 @@ class Inputs:
         if place.index < len(self.sources):
             self._table = self._open(place.index, place.position)
 
-    def blocks(self, rows: int, characters: int) -> Iterator[tuple[Table, Block]]:
+    def blocks(self, rows: int, characters: int) -> Iterator[Block]:
         """Yield the blocks of the next window: until it has come to this many rows, or its texts to so many characters.
 
         Raises:
@@ -221,7 +221,7 @@ class Inputs:
             taken = block.taken(self._added)
             if taken is not None:
                 self._refuse_taken(self._table.name, taken)
-            yield self._table, block
+            yield block
             rows -= len(block)
             characters -= sum(map(len, block.texts(self._text_column)[0]))
 

@@ -22,9 +22,8 @@ STATUSES = ("ok", "truncated", "repaired", "uncertain", "empty", "rejected")
 
 @dataclass(frozen=True)
 class Part:
-    """A block in a window: where it comes from, its texts ("" where a row cannot be used), and why rows cannot."""
+    """A block in a window: its texts ("" where a row cannot be used), and why rows cannot."""
 
-    file: str
     block: Block
     texts: Sequence[str]
     problems: dict[int, str]
@@ -102,7 +101,7 @@ def results(window: Window, scores: Scores, labels: Sequence[str], abstain_below
         if problems:
             added = _with_gaps(added, part, problems)
             for row in sorted(problems):
-                result.rejected.append((part.file, part.block.row(row), problems[row]))
+                result.rejected.append((part.block.source, part.block.row(row), problems[row]))
         result.added.append(added)
         result.counts.update(added.statuses if not problems else (s.partition(":")[0] for s in added.statuses))
     return result

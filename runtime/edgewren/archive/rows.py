@@ -52,11 +52,13 @@ class Block(ABC):
     """Consecutive rows of one file.
 
     Attributes:
+        source: name of the file; "" where there is none.
         first: number of the first row.
         errors: index in the block to the reason why that row cannot be used.
     """
 
-    def __init__(self, first: int, errors: Mapping[int, str]) -> None:
+    def __init__(self, source: str, first: int, errors: Mapping[int, str]) -> None:
+        self.source = source
         self.first = first
         self.errors = errors
 
@@ -118,8 +120,8 @@ class Block(ABC):
             if not known.issuperset(row.fields):
                 extra = next(key for key in row.fields if key not in known)
                 raise InputError(
-                    f"Row {row.number} (line {row.line}) has the key {extra!r}, which the file's first records do not "
-                    "have, so there is no column for it. Write with --output-format jsonl."
+                    f"{self.source}: Row {row.number} (line {row.line}) has the key {extra!r}, which the first records "
+                    "of the first input do not have, so there is no column for it. Write with --output-format jsonl."
                 )
 
     def taken(self, names: Collection[str]) -> str | None:

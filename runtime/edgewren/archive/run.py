@@ -284,9 +284,9 @@ class _Run:
         while True:
             parts = []
             texts: list[str] = []
-            for table, block in self._inputs.blocks(rows, WINDOW_CHARACTERS):
+            for block in self._inputs.blocks(rows, WINDOW_CHARACTERS):
                 found, problems = block.texts(column)
-                parts.append(Part(table.name, block, found, problems))
+                parts.append(Part(block, found, problems))
                 texts += [t for row, t in enumerate(found) if row not in problems] if problems else found
             if not parts:
                 return

@@ -90,7 +90,7 @@ def score_column(classifier: Classifier, column: Any, scoring: Scoring | None = 
     block = _Column(scoring.text_column, column.to_pylist())
     texts, problems = block.texts(scoring.text_column)
     usable = [text for row, text in enumerate(texts) if row not in problems] if problems else texts
-    window = Window([Part("", block, texts, problems)], usable, Place())
+    window = Window([Part(block, texts, problems)], usable, Place())
     (added,) = results(window, classifier.score(usable), classifier.labels, scoring.abstain_below).added
     return _batch(added, added_schema(classifier.labels, scoring.prefix))
 
@@ -107,7 +107,7 @@ class _Column(Block):
     """One column as a block of rows, for the archive's rules about what is a text."""
 
     def __init__(self, name: str, values: list[Any]) -> None:
-        super().__init__(1, {})
+        super().__init__("", 1, {})
         self._name = name
         self._values = values
 

@@ -23,14 +23,14 @@ _MAXIMUM_BLANK_LINES = 1_000_000
 class _Records(Block):
     """Records as csv.reader gives them."""
 
-    def __init__(self, first: int, header: list[str], records: list[list[str]], line: int) -> None:
+    def __init__(self, source: str, first: int, header: list[str], records: list[list[str]], line: int) -> None:
         width = len(header)
         errors = {}
         if set(map(len, records)) != {width}:
             for index, record in enumerate(records):
                 if len(record) != width:
                     errors[index] = f"{len(record)} fields where the header has {width}" if record else "empty line"
-        super().__init__(first, errors)
+        super().__init__(source, first, errors)
         self._header = header
         self._records = records
         self._line = line
@@ -140,7 +140,7 @@ class _DelimitedTable(SourceTable):
                 return None
         first = self._row + 1
         self._row += len(records)
-        return _Records(first, self.columns, records, line)
+        return _Records(self.name, first, self.columns, records, line)
 
 
 def _lines(source: ByteSource, opening: Opening, skip: int) -> Lines:

@@ -27,7 +27,7 @@ _HEAD_CHARACTERS = 1 << 20
 class Records(Block):
     """Parsed lines."""
 
-    def __init__(self, first: int, line: int, raw: list[str]) -> None:
+    def __init__(self, source: str, first: int, line: int, raw: list[str]) -> None:
         errors: dict[int, str] = {}
         records: list[dict[str, Any]] = []
         for index, text in enumerate(raw):
@@ -35,7 +35,7 @@ class Records(Block):
             if error is not None:
                 errors[index] = error if text.strip(JSON_SPACE) else "empty line"
             records.append(fields)
-        super().__init__(first, errors)
+        super().__init__(source, first, errors)
         self._line = line
         self._raw = raw
         self._records = records
@@ -125,7 +125,7 @@ class _JsonlTable(SourceTable):
         first, line = self._row + 1, self._number + 1
         self._row += len(found)
         self._number += len(found)
-        return Records(first, line, [text.removesuffix("\n").removesuffix("\r") for text in found])
+        return Records(self.name, first, line, [text.removesuffix("\n").removesuffix("\r") for text in found])
 
     def _next(self, wanted: int) -> list[str]:
         found = self._ahead[:wanted]

@@ -43,8 +43,7 @@ class _Batch(Block):
     """A batch of Arrow columns."""
 
     def __init__(self, source: str, first: int, pa: Any, batch: Any) -> None:
-        super().__init__(first, {})
-        self._source = source
+        super().__init__(source, first, {})
         self._pa = pa
         self.batch = batch
         self._columns: dict[str, list[Any]] = {}
@@ -75,7 +74,7 @@ class _Batch(Block):
                 self._columns[name] = _plain(self._pa, self.batch.column(name))
             except (self._pa.ArrowException, ValueError, OverflowError) as error:
                 raise InputError(
-                    f"{self._source}, rows {self.first:,} to {self.first + len(self) - 1:,}: column {name!r} holds "
+                    f"{self.source}, rows {self.first:,} to {self.first + len(self) - 1:,}: column {name!r} holds "
                     f"what cannot be told as text: {error}. Leave it out, or give it another type."
                 ) from error
         return self._columns[name]

@@ -41,8 +41,8 @@ class _Tweet:
 
 
 class _Tweets(Block):
-    def __init__(self, first: int, tweets: list[_Tweet]) -> None:
-        super().__init__(first, {index: t.error for index, t in enumerate(tweets) if t.error is not None})
+    def __init__(self, source: str, first: int, tweets: list[_Tweet]) -> None:
+        super().__init__(source, first, {index: t.error for index, t in enumerate(tweets) if t.error is not None})
         self._tweets = tweets
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class _TwitterTable(SourceTable):
             found.extend(unit)
         if not found:
             return None
-        block = _Tweets(self._row + 1, found)
+        block = _Tweets(self.name, self._row + 1, found)
         self._row += len(found)
         return block
 
