@@ -400,6 +400,73 @@ def test_parquet_values_beyond_what_can_be_told_name_their_column(tmp_path, clas
     assert pq.read_table(tmp_path / "o.parquet")["days"].equals(pq.read_table(tmp_path / "a.parquet")["days"])
 
 
+def parquet_values(path: Path, values) -> list[str]:
+    """Return a column's values as CSV has them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"c": values}), path)
+    with open_table(path) as table:
+        return [cells[0] for cells in table.read(100).cells(["c"])]
+
+
+def test_parquet_values_have_one_text_wherever_they_are_nested(tmp_path):
+    import pyarrow as pa
+
+    path = tmp_path / "a.parquet"
+    kinds = {
+        pa.time64("ns"): 3_723_123_456_789,  # Python's own time has microseconds
+        pa.timestamp("ns"): 1_234_567_890_123_456_789,
+        pa.timestamp("us"): 253_402_300_800_000_000,  # Python's own years end with 9999
+        pa.timestamp("ns", "UTC"): 1_234_567_890_123_456_789,
+        pa.duration("ns"): 123_456_789,
+        pa.date32(): -800_000,
+    }
+    for kind, number in kinds.items():
+        values = pa.array([number, None], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+        text, nothing = parquet_values(path, values)
+        assert (text, nothing) == (str(values.cast(pa.string())[0]), "")
+        lists = pa.ListArray.from_arrays([0, 0, 2], values, mask=pa.array([True, False]))
+        structures = pa.StructArray.from_arrays([values, lists], ["a", "b"], mask=pa.array([True, False]))
+        assert parquet_values(path, lists) == ["", f'["{text}", null]']
+        assert parquet_values(path, structures) == ["", f'{{"a": null, "b": ["{text}", null]}}']
+        assert parquet_values(path, pa.FixedSizeListArray.from_arrays(values, 2)) == [f'["{text}", null]']
+    pairs = pa.MapArray.from_arrays([0, 2, 2], ["k", "l"], pa.array([1, None], pa.time64("ns")))
+    assert parquet_values(path, pairs) == ['[["k", "00:00:00.000000001"], ["l", null]]', "[]"]
+
+
+def test_parquet_numbers_of_fewer_bits_have_the_fewest_digits(tmp_path):
+    import numpy as np
+    import pyarrow as pa
+
+    path = tmp_path / "a.parquet"
+    values = ["0.1", "1e-40", "3.4028235e+38", "16777216.0", "-0.0", "nan", "-inf", "123456.79"]
+    floats = pa.array([float(value) for value in values], pa.float32())
+    assert parquet_values(path, floats) == parquet_values(path, floats.dictionary_encode()) == values
+    assert parquet_values(path, pa.FixedSizeListArray.from_arrays(floats.slice(0, 2), 2)) == ["[0.1, 1e-40]"]
+    assert parquet_values(path, pa.array(np.array([0.1, 65504, np.nan], np.float16))) == ["0.1", "65500.0", "nan"]
+
+
+@given(st.lists(st.floats(width=32), min_size=1))
+def test_a_float32_comes_back_from_its_text(tmp_path_factory, numbers):
+    import numpy as np
+    import pyarrow as pa
+
+    texts = parquet_values(tmp_path_factory.mktemp("floats") / "a.parquet", pa.array(numbers, pa.float32()))
+    values = np.array(numbers, np.float32)
+    assert np.array_equal(np.array([np.float32(text) for text in texts]), values, equal_nan=True)
+    assert all(float(text) == float(str(value)) for text, value in zip(texts, values, strict=True) if value == value)
+
+
+def test_times_beyond_any_calendar_are_refused_nested_or_not(tmp_path):
+    import pyarrow as pa
+
+    far = pa.array([2**60], pa.timestamp("us"))
+    for values in (far, pa.ListArray.from_arrays([0, 1], far)):
+        with pytest.raises(InputError, match=r"'c' holds what cannot be told as text: value out of range: 1152921504"):
+            parquet_values(tmp_path / "a.parquet", values)
+
+
 def test_what_is_no_parquet_is_refused(tmp_path):
     pytest.importorskip("pyarrow")
     with pytest.raises(InputError, match="not a sound Parquet file"):

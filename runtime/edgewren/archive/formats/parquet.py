@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgewren.archive.lines import STDIN
 from edgewren.archive.rows import Block, Row, cell_text
@@ -75,14 +78,17 @@ class _Batch(Block):
             except (self._pa.ArrowException, ValueError, OverflowError) as error:
                 raise InputError(
                     f"{self.source}, rows {self.first:,} to {self.first + len(self) - 1:,}: column {name!r} holds "
-                    f"what cannot be told as text: {error}. Leave it out, or give it another type."
+                    f"what cannot be told as text: {error}. Write Parquet, which keeps it, leave it out, or give it "
+                    "another type."
                 ) from error
         return self._columns[name]
 
 
 class _ParquetTable(Table):
     """Text, numbers, booleans, lists and structures arrive as what JSON knows; dates, times and decimals as their text;
-    binary values in hexadecimal. A binary column of texts (older writers don't say that it is text) is read as UTF-8.
+    binary values in hexadecimal; float32 and float16 as the number with the fewest digits that gives them back; all of
+    them also inside of lists and structures. A binary column of texts (older writers don't say that it is text) is read
+    as UTF-8.
     """
 
     format = "parquet"
@@ -183,17 +189,56 @@ def _is_binary(pa: Any, kind: Any) -> bool:
     return any(check(kind) for check in known)
 
 
+def _is_list(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    known = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(check(kind) for check in known)
+
+
 def _plain(pa: Any, column: Any) -> list[Any]:
-    """Return a column's values as what JSON knows."""
+    """Return a column's values as what JSON knows.
+
+    Raises:
+        ValueError: a date or time so far away that Arrow has no text for it, or a structure with two fields of a name.
+    """
     types = pa.types
     kind = column.type
     if types.is_dictionary(kind):
         return _plain(pa, column.dictionary_decode())
     if _is_binary(pa, kind):
         return [None if value is None else value.hex() for value in column.to_pylist()]
-    if types.is_temporal(kind) or types.is_decimal(kind):
-        column = column.cast(pa.string())
+    if _is_list(pa, kind):
+        items = iter(_plain(pa, column.flatten()))
+        sizes = column.value_lengths().to_pylist()
+        return [None if size is None else list(itertools.islice(items, size)) for size in sizes]
+    if types.is_map(kind):
+        rows = _plain(pa, column.cast(pa.list_(kind.field(0).type)))
+        return [None if row is None else [tuple(entry.values()) for entry in row] for row in rows]
+    if types.is_struct(kind):
+        return _structures(pa, column)
+    if types.is_float32(kind):
+        column = column.cast(pa.string()).cast(pa.float64())
+    elif types.is_float16(kind):
+        return [None if value is None else float(str(np.float16(value))) for value in column.to_pylist()]
+    elif types.is_temporal(kind) or types.is_decimal(kind):
+        return _texts(column.cast(pa.string()).to_pylist())
     values: list[Any] = column.to_pylist()
+    return values
+
+
+def _structures(pa: Any, column: Any) -> list[dict[str, Any] | None]:
+    names = [field.name for field in column.type]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a structure has two fields of one name: {', '.join(names)}")
+    rows = zip(*(_plain(pa, part) for part in column.flatten()), strict=True)
+    there = column.is_valid().to_pylist()
+    return [dict(zip(names, row, strict=True)) if valid else None for valid, row in zip(there, rows, strict=True)]
+
+
+def _texts(values: list[str | None]) -> list[str | None]:
+    strange = next((value for value in values if value and value.startswith("<")), None)
+    if strange is not None:  # Arrow's words, not the value's text: years beyond -32,767 to 32,767
+        raise ValueError(strange.strip("<>"))
     return values
 
 
