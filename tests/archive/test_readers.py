@@ -400,6 +400,17 @@ def test_parquet_values_beyond_what_can_be_told_name_their_column(tmp_path, clas
     assert pq.read_table(tmp_path / "o.parquet")["days"].equals(pq.read_table(tmp_path / "a.parquet")["days"])
 
 
+def test_an_encoding_means_nothing_to_parquet(tmp_path, classifier):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["caf\u00e9"]}), path)
+    with pytest.raises(UsageError, match=r"--encoding is for .*a\.parquet is read as Parquet.*Leave it out"):
+        score_archive(classifier, [path], tmp_path / "o.csv", encoding="cp1252")
+    assert rows(path, encoding="UTF8")[0].get("text") == "caf\u00e9"
+
+
 def parquet_values(path: Path, values) -> list[str]:
     """Return a column's values as CSV has them."""
     import pyarrow as pa

@@ -24,6 +24,8 @@ from edgewren.archive.compression import Compression
 from edgewren.errors import InputError, UsageError
 
 STDIN = "-"
+UTF_8 = "utf-8-sig"
+"""The default encoding, as `checked_encoding` returns it: with or without a byte order mark."""
 MAXIMUM_RECORD_CHARACTERS = 16 * 2**20
 """Longest line, longest CSV record over all its lines, and longest JSON document of several tweets; the largest tweets
 known, with all their entities, have about 1/200 of this."""
@@ -202,7 +204,7 @@ class Lines:
         newlines = 0
         offset = 0
         for chunk in self._chunks_and_end():
-            if not offset and self._encoding == "utf-8-sig":
+            if not offset and self._encoding == UTF_8:
                 self._check_narrow(chunk)
             try:
                 text = decoder.decode(chunk, final=not chunk)
@@ -276,7 +278,7 @@ def checked_encoding(name: str) -> str:
         "a".encode(known)  # refuses codecs that are not text encodings, such as rot13
     except (LookupError, ValueError) as error:
         raise UsageError(f"Unknown encoding {name!r}. Expected a name such as utf-8, utf-16 or cp1252.") from error
-    return "utf-8-sig" if known == "utf-8" else known
+    return UTF_8 if known == "utf-8" else known
 
 
 def _likely_encoding(data: bytes, begin: int) -> str:

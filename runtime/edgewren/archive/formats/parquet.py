@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewren.archive.lines import STDIN
+from edgewren.archive.lines import STDIN, UTF_8, checked_encoding
 from edgewren.archive.rows import Block, Row, cell_text
 from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, Table
 from edgewren.errors import InputError, MissingDependencyError, UsageError
@@ -97,6 +97,11 @@ class _ParquetTable(Table):
         source = opening.source
         if str(source) == STDIN:
             raise UsageError("Parquet cannot be read from standard input, since it is read from its end. Name a file.")
+        if checked_encoding(opening.encoding) != UTF_8:
+            raise UsageError(
+                f"--encoding is for CSV, TSV and JSON, but {source} is read as Parquet, whose texts are always UTF-8. "
+                "Leave it out, and read files that need it apart."
+            )
         pa, pq = _arrow(f"Reading {source}")
         path = Path(source)
         if not path.is_file():
