@@ -8,8 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgewren.archive import lines
+from edgewren.archive.json_records import ends_early
 from edgewren.archive.readers import open_table, resolve_format
 from edgewren.archive.run import score_archive
 from edgewren.errors import InputError
@@ -69,6 +72,8 @@ SHAPES = {
     "v2-flat.jsonl": jsonl(*({**tweet, "edit_history_tweet_ids": [tweet["id"]]} for tweet in V2)),
     "v2-page.json": json.dumps(PAGE, indent=1),
     "v2-one.json": json.dumps({"data": V2[0]}),
+    "v2-spread-pages.json": "\n".join(json.dumps(page, indent=2) for page in (PAGE, EMPTY_PAGE, PAGE, PAGE)) + "\n",
+    "v1-spread.json": "".join(json.dumps(tweet, indent=2) for tweet in (V1, RETWEET, QUOTE)),
     "tweets.js": tweets_js(V1, RETWEET, QUOTE),
     "tweets-compact.js": tweets_js(V1, RETWEET, indent=None) + ";\n",
     "array.json": json.dumps([V1, QUOTE]),
@@ -217,6 +222,38 @@ def test_tweets_to_csv_have_the_documented_columns(tmp_path, classifier):
 def test_a_retweet_scores_as_its_original(tmp_path, classifier):
     source = write(tmp_path, "a.jsonl", jsonl(STREAMED, RETWEET))
     assert score_archive(classifier, [source], tmp_path / "o.jsonl").distinct == 1
+
+
+def test_documents_spread_over_lines_follow_each_other(tmp_path):
+    path = write(tmp_path, "a.json", json.dumps(PAGE, indent=2) + "\n" + json.dumps(PAGE, indent=4) + "\n" + jsonl(V1))
+    found = rows(path)
+    assert [row.get("id") for row in found] == ["11", "12", "14"] * 2 + [V1["id_str"]]
+    assert [row.error for row in found] == [None] * 7
+    pretty = json.dumps(PAGE, indent=2).count("\n") + 1
+    assert [row.line for row in found] == [1] * 3 + [pretty + 1] * 3 + [2 * pretty + 1]
+
+
+@pytest.mark.parametrize("torn", ['{"id_str": "1", "text": "abc', '{"id_str": "1",', '{"id_str": "1", "user": {', "{"])
+def test_a_torn_line_takes_no_other_with_it(tmp_path, torn):
+    found = rows(write(tmp_path, "a.jsonl", f"{jsonl(V1)}{torn}\n{jsonl(V1)}{json.dumps(PAGE, indent=2)}\n{torn}"))
+    assert [row.error for row in found] == [None, "not valid JSON", *[None] * 4, "not valid JSON"]
+
+
+def test_a_spread_document_beyond_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgewren.archive.lines.MAXIMUM_RECORD_CHARACTERS", 2000)
+    monkeypatch.setattr("edgewren.archive.lines._CHUNK_BYTES", 100)
+    long = {**PAGE, "data": [*PAGE["data"]] * 20}
+    path = write(tmp_path, "a.json", json.dumps(EMPTY_PAGE, indent=2) + "\n" + json.dumps(long, indent=2))
+    with pytest.raises(InputError, match=r"line \d+: a JSON document of more than 0 MiB begins here\. Split it"):
+        rows(path)
+
+
+@given(st.recursive(st.text() | st.integers(), lambda v: st.lists(v) | st.dictionaries(st.text(), v), max_leaves=9))
+def test_the_first_lines_of_a_value_end_early(value):
+    lines = json.dumps(value, indent=1).split("\n")
+    assert all(ends_early("\n".join(lines[:count]) + "\n") for count in range(1, len(lines)))
+    assert not ends_early("\n".join(lines))
+    assert not ends_early("{\n" + "\n".join([*lines, *lines]) + "\n")
 
 
 def test_what_is_no_tweet_keeps_its_place(tmp_path):

@@ -54,6 +54,18 @@ def parse_value(text: str, start: int = 0) -> tuple[Any, int, str | None]:
     return value, end, None
 
 
+def ends_early(text: str, start: int = 0) -> bool:
+    """Return whether whole lines are the beginning of a value that more lines can complete."""
+    end = len(text.rstrip(JSON_SPACE))
+    try:
+        _SCAN(text[:end], start)
+    except json.JSONDecodeError as error:
+        return error.pos >= end
+    except (RecursionError, ValueError):
+        pass
+    return False
+
+
 def parse_object(text: str) -> tuple[dict[str, Any], str | None]:
     """Return the record's fields, and why it cannot be used. Fields are given only if all of it is a sound object."""
     start = 0

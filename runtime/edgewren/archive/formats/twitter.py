@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgewren.archive import lines as lines_module
-from edgewren.archive.json_records import JSON_SPACE, parse_object, parse_value, type_name
+from edgewren.archive.json_records import JSON_SPACE, ends_early, parse_object, parse_value, type_name
 from edgewren.archive.lines import ByteSource, Lines, packing_of
 from edgewren.archive.rows import Block, Row, cell_text, json_text
 from edgewren.archive.table import BLOCK_CHARACTERS, Format, Opening, Position, SourceTable
@@ -148,7 +148,7 @@ class _TwitterTable(SourceTable):
                 "Split it, for example into one tweet per line, or name the format with --format."
             )
 
-    # Lines, each with a tweet or a page, or one page over all lines
+    # Lines, each with a tweet or a page, and documents that are spread over lines
 
     def _documents(self) -> Iterator[list[_Tweet]]:
         while self._buffer or self._more():
@@ -164,26 +164,40 @@ class _TwitterTable(SourceTable):
                 self._consume(len(text))
                 continue
             record, error = parse_object(text)
-            if error == "not valid JSON" and not self._any:
-                whole = self._whole_page()
-                if whole is not None:
-                    yield whole
+            if error == "not valid JSON":
+                spread = self._spread_document()
+                if spread is not None:
+                    yield spread
                     continue
             line = self._line + 1
             self._consume(len(text))
             yield list(self._of(text, record, error, line))
 
-    def _whole_page(self) -> list[_Tweet] | None:
-        """Return the tweets of a page that is spread over lines, if that is what the file is."""
-        while len(self._buffer) <= lines_module.MAXIMUM_RECORD_CHARACTERS and self._more():
-            pass
+    def _spread_document(self) -> list[_Tweet] | None:
+        """Return the tweets of a document that begins here and ends on a later line, if there is one.
+
+        It begins at the start of its line: what is indented is a part of one that is damaged.
+        """
+        if self._any and not self._buffer.startswith("{"):
+            return None
         start = _end_of_space(self._buffer, 0)
-        value, end, error = parse_value(self._buffer, start)
-        if error is not None or not isinstance(value, dict) or not (looks_like_page(value) or looks_like_tweet(value)):
+        wanted = 0
+        while True:
+            while len(self._buffer) < wanted and self._more():
+                pass
+            value, end, error = parse_value(self._buffer, start)
+            if error is None:
+                break
+            # A torn line shows at once: the next one does not go on with it.
+            if len(self._buffer) < wanted or not ends_early(self._buffer[: self._buffer.rfind("\n") + 1], start):
+                return None
+            self._check_size()
+            # Parsing again at each chunk would be quadratic.
+            wanted = min(2 * len(self._buffer), lines_module.MAXIMUM_RECORD_CHARACTERS + 1)
+        if not isinstance(value, dict) or (self._any and "\n" not in self._buffer[start:end]):
             return None
         line = self._line + 1
-        text = self._consume(end)
-        return list(self._of(text, value, None, line))
+        return list(self._of(self._consume(end), value, None, line))
 
     def _of(self, text: str, record: dict[str, Any], error: str | None, line: int) -> Iterator[_Tweet]:
         own = _LINE_END.sub(" ", text.strip(JSON_SPACE))
