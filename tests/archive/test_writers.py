@@ -87,6 +87,17 @@ def test_a_further_key_has_no_place_in_columns(tmp_path, kind):
         encoded(tmp_path, "i.jsonl", records, kind)
 
 
+@pytest.mark.parametrize("keys", [["a", ""], [" ", "a"], ["a\\ud800", "a\\udfff"]])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_keys_that_no_column_can_be_named_are_refused(tmp_path, classifier, kind, keys):
+    source, output = tmp_path / "i.jsonl", tmp_path / f"o.{kind}"
+    source.write_text(f'{{"text": "good", "{keys[0]}": "1", "{keys[1]}": "2"}}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"i\.jsonl has the key '.*--output-format jsonl"):
+        score_archive(classifier, [source], output)
+    assert [path.name for path in tmp_path.iterdir()] == ["i.jsonl"]
+    score_archive(classifier, [source], tmp_path / "o.jsonl")
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_keys_that_not_all_records_have_are_columns(tmp_path, kind):
     records = '{"a": "1"}\n{"b": 1.50}\noops\n{"b": null, "a": "2"}\n'

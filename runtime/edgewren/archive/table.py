@@ -10,6 +10,8 @@ from typing import ClassVar, Self
 
 from edgewren.archive.lines import ByteSource
 from edgewren.archive.rows import Block, Row
+from edgewren.errors import UsageError
+from edgewren.text import repair
 
 Position = Mapping[str, int]
 """How far a table was read, in the format's own terms: enough to go on from there another time."""
@@ -153,6 +155,25 @@ class Encoder(ABC):
     def seal(self, appended: Path, write: Callable[[bytes], None]) -> None:
         """Write the final file from what was appended."""
         raise NotImplementedError
+
+
+def column_names(table: Table) -> list[str]:
+    """Return the names of a table's columns for a format that begins with them, lone surrogates repaired.
+
+    Raises:
+        UsageError: what is written could not be read back: a name is blank, or two are the same once repaired.
+    """
+    names: dict[str, None] = {}
+    for key in table.columns:
+        name = repair(key)
+        if name in names or not name.strip():
+            why = "another one is the same with invalid Unicode repaired" if name in names else "it is blank"
+            raise UsageError(
+                f"{table.name} has the key {key!r}, which cannot be the name of a column: {why}. Write with "
+                "--output-format jsonl."
+            )
+        names[name] = None
+    return list(names)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,17 @@ from collections.abc import Iterator, Sequence
 
 from edgewren.archive.lines import ByteSource, Lines, packing_of
 from edgewren.archive.rows import Block, Row
-from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, SourceTable, Table
+from edgewren.archive.table import (
+    BLOCK_CHARACTERS,
+    Added,
+    Encoder,
+    Format,
+    Opening,
+    Position,
+    SourceTable,
+    Table,
+    column_names,
+)
 from edgewren.errors import InputError
 from edgewren.text import repair
 
@@ -201,11 +211,12 @@ class DelimitedEncoder(Encoder):
 
     def __init__(self, table: Table, added: Sequence[str], delimiter: str) -> None:
         self._columns = tuple(table.columns)
+        self._names = column_names(table)
         self._added = tuple(added)
         self._delimiter = delimiter
 
     def header(self) -> bytes:
-        return self._bytes([[*self._columns, *self._added]])
+        return self._bytes([[*self._names, *self._added]])
 
     def encode(self, block: Block, added: Added) -> bytes:
         further = zip(added.labels, *added.scores, added.statuses, strict=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgewren.archive.lines import STDIN, UTF_8, checked_encoding
 from edgewren.archive.rows import Block, Row, cell_text
-from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, Table
+from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, Table, column_names
 from edgewren.errors import InputError, MissingDependencyError, UsageError
 from edgewren.text import is_unicode, repair
 
@@ -260,7 +260,7 @@ class ParquetEncoder(Encoder):
         fields = (
             [field.with_nullable(True) for field in table.arrow_schema]  # a later file may have nulls
             if isinstance(table, _ParquetTable)
-            else [pa.field(_valid(name), pa.string()) for name in self._columns]
+            else [pa.field(name, pa.string()) for name in column_names(table)]
         )
         kinds = [pa.string(), *[pa.float32()] * (len(self._added) - 2), pa.string()]
         fields += [pa.field(name, kind) for name, kind in zip(self._added, kinds, strict=True)]
