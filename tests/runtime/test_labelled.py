@@ -37,6 +37,14 @@ def test_hash_is_of_the_packed_file(tmp_path):
     assert read_labelled(write(tmp_path, data, "a.csv.gz")).sha256 == hashlib.sha256(data).hexdigest()
 
 
+def test_labels_beside_tweets_are_found_as_jsonl_and_the_refusal_says_so(tmp_path):
+    tweets = [{"id_str": str(n), "full_text": f"text {n}", "label": "ab"[n]} for n in range(2)]
+    path = write(tmp_path, "".join(json.dumps(tweet) + "\n" for tweet in tweets), "scored.jsonl")
+    with pytest.raises(InputError, match=r"no column 'label'.* --format jsonl: as tweets they have these alone"):
+        read_labelled(path)
+    assert read_labelled(path, format="jsonl", text_column="full_text").labels == ("a", "b")
+
+
 def test_json_numbers_and_booleans_are_labels_as_spelled(tmp_path):
     lines = '{"text":"a","label":1}\n{"text":"b","label":0}\n{"text":"c","label":true}\n{"text":"d","label":1.0}\n'
     assert read_labelled(write(tmp_path, lines, "a.jsonl")).labels == ("1", "0", "true", "1.0")

@@ -75,7 +75,11 @@ def check_column(table: Table, column: str, option: str) -> None:
     named = [name for name in table.columns if close and name.lower() == close[0]]
     hint = f" Did you mean {named[0]!r}?" if named else ""
     listed = ", ".join(repr(name)[1:-1] for name in table.columns[:50]) or "none"
-    raise InputError(f"{table.name} has no column {column!r}.{hint} It has: {listed}. Name one with {option}.")
+    others = ", or read the lines' own keys with --format jsonl: as tweets they have these alone"
+    raise InputError(
+        f"{table.name} has no column {column!r}.{hint} It has: {listed}. Name one with {option}"
+        f"{others if table.format == 'twitter' else ''}."
+    )
 
 
 @dataclass(frozen=True)
