@@ -102,6 +102,88 @@ def test_a_vote_of_models_works(make_bundle, tmp_path, tiny_bundle):
     assert vote.predict_proba(np.array(TEXTS, dtype=object)) == pytest.approx(mean)
 
 
+def test_a_hard_vote_of_models_gives_the_majoritys_labels(make_bundle, tmp_path):
+    models = [
+        (str(seed), EdgewrenClassifier(make_bundle(tmp_path / str(seed), labels=("c", "a", "b"), seed=seed)))
+        for seed in (1, 2, 3)
+    ]
+    labels = ["a", "b", "c", "a"] * 10
+    votes = np.array([model.predict(TEXTS) for _, model in models]).T.tolist()
+    expected = [max(sorted(set(row)), key=row.count) for row in votes]
+    assert VotingClassifier(models).fit(TEXTS, labels).predict(TEXTS).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "y", "classes"),
+    [
+        (("zebra", "ant"), [0, 1] * 20, [0, 1]),  # places in sorted labels, as scikit-learn's encoder gives them
+        (("3", "1", "2"), [1, 2, 3, 1] * 10, [1, 2, 3]),
+        (("3", "1", "2"), [0, 1, 2, 0] * 10, [0, 1, 2]),
+        (("9", "10"), np.array([9, 10] * 20), [9, 10]),
+        (("1", "-1"), [1, -1] * 20, [-1, 1]),
+        (("True", "False"), [True, False] * 20, [False, True]),
+        (("1", "0"), ["1", "0"] * 20, ["0", "1"]),
+    ],
+)
+def test_after_fit_labels_are_as_y_has_them_in_all_answers(make_bundle, tmp_path, labels, y, classes):
+    bundle = make_bundle(tmp_path / "bundle", labels=labels)
+    plain = Classifier.load(bundle).predict(TEXTS)
+    model = EdgewrenClassifier(bundle).fit(TEXTS, y)
+    predicted = model.predict(TEXTS)
+    of_label = (
+        dict(zip(sorted(labels), classes, strict=True)) if 0 in classes else {str(name): name for name in classes}
+    )
+    assert model.classes_.tolist() == classes
+    assert predicted.tolist() == [of_label[label] for label in plain]
+    assert len(set(plain)) > 1
+    assert model.classes_[model.predict_proba(TEXTS).argmax(axis=1)].tolist() == predicted.tolist()
+    assert model.score(TEXTS, predicted) == 1
+    assert pickle.loads(pickle.dumps(model)).predict(TEXTS).tolist() == predicted.tolist()
+    assert clone(model).predict(TEXTS).tolist() == model.fit(TEXTS).predict(TEXTS).tolist() == plain
+
+
+def test_places_whose_labels_are_unknown_are_refused(make_bundle, tmp_path, three_class_bundle):
+    with pytest.raises(
+        InputError, match="y holds the integers 0, 1. Integers are places of sorted labels, here a, b, c"
+    ):
+        EdgewrenClassifier(three_class_bundle).fit(TEXTS, [0, 1] * 20)  # a and b, or a and c: it was encoded before
+    numbers = make_bundle(tmp_path / "numbers", labels=("9", "10"))
+    with pytest.raises(InputError, match="y holds the label 0, which"):  # 9 by size, 10 by spelling
+        EdgewrenClassifier(numbers).fit(TEXTS, [0, 1] * 20)
+
+
+def test_set_params_forgets_what_was_fitted(tiny_bundle, three_class_bundle):
+    model = EdgewrenClassifier(tiny_bundle).fit(TEXTS, [0, 1] * 20)
+    assert model.set_params(model=three_class_bundle).predict(TEXTS[:1]).dtype.kind == "U"
+    assert model.classes_.tolist() == ["a", "b", "c"]
+
+
+def test_a_mistaken_y_is_named_and_leaves_the_model_as_it_was(tiny_bundle):
+    model = EdgewrenClassifier(tiny_bundle)
+    with pytest.raises(InputError, match="y holds the label None"):
+        model.fit(TEXTS, ["neutral", None] * 20)
+    with pytest.raises(InputError, match="y holds the label nan"):
+        model.fit(TEXTS, np.array(["neutral", float("nan")] * 20, dtype=object))
+    with pytest.raises(InputError, match="y holds the label True"):
+        model.fit(TEXTS, [True, False] * 20)
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[40, 3\]"):
+        model.fit(TEXTS, ["neutral"] * 3)
+    with pytest.raises(ValueError, match="y should be a 1d array"):
+        model.fit(TEXTS, [["neutral", "partisan"]] * 40)
+    assert model.classes_.tolist() == ["neutral", "partisan"]
+
+
+def test_it_takes_columns_of_polars_tables(tiny_bundle):
+    polars = pytest.importorskip("polars")
+    table = polars.DataFrame({"id": range(len(TEXTS)), "text": TEXTS, "label": ["neutral", "partisan"] * 20})
+    model = EdgewrenClassifier(tiny_bundle)
+    expected = model.predict(TEXTS).tolist()
+    assert model.fit(table[["text"]], table["label"]).predict(table[["text"]]).tolist() == expected
+    assert model.predict(table["text"]).tolist() == expected
+    with pytest.raises(InputError, match=r"X has shape \[40, 3\], expected texts"):
+        model.predict(table)
+
+
 def test_clone_shares_the_loaded_model_and_set_params_loads_anew(tiny_bundle, three_class_bundle):
     model = EdgewrenClassifier(tiny_bundle, threads=1)
     model.predict(TEXTS)
@@ -130,7 +212,7 @@ def test_fit_trains_nothing_and_refuses_labels_that_the_bundle_does_not_know(tin
         model.fit(TEXTS, [1, 2] * 20)
 
 
-@pytest.mark.parametrize("texts", ["one text", [None], [1.5], ["fine", float("nan")]])
+@pytest.mark.parametrize("texts", ["one text", [None], [1.5], ["fine", float("nan")], {"text": ["one"]}])
 def test_what_is_no_list_of_texts_is_a_type_error(tiny_bundle, texts):
     with pytest.raises(TypeError):
         EdgewrenClassifier(tiny_bundle).predict(texts)
