@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from edgewren.errors import InputError, UsageError
+
 _MOST_NOTES = 65_536
 
 
@@ -46,6 +48,8 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren.archive.texts import read_texts
     from edgewren_export.pipeline import export
 
+    if args.texts is None and args.text_column != "text":
+        raise UsageError("--text-column is of --texts, and no file is named. Add --texts FILE, or leave it out.")
     result = export(
         args.model,
         args.output or f"{args.model.rstrip('/')}-bundle",
@@ -71,8 +75,6 @@ def _precisions(given: list[str] | None) -> list[str]:
 
 
 def _notes(path: str) -> str:
-    from edgewren.errors import InputError
-
     try:
         data = Path(path).read_bytes()
         text = data.decode("utf-8")

@@ -67,6 +67,11 @@ def test_seconds_must_be_positive(tiny_bundle, capsys, seconds):
     assert "expected at least one and more than 0" in capsys.readouterr().err
 
 
+def test_a_column_without_a_file_is_refused(tiny_bundle, capsys):
+    assert main(["bench", str(tiny_bundle), "--text-column", "tweet"]) == 2
+    assert "--text-column is of FILE, and none is named" in capsys.readouterr().err
+
+
 def test_no_texts_are_refused(tiny_bundle):
     with pytest.raises(UsageError, match="0 texts"):
         measurement.measure(tiny_bundle, [])

@@ -463,7 +463,16 @@ def test_top_keeps_the_largest_groups_and_the_total(tmp_path, bundle, capsys):
     assert main(["summarize", str(path), "--by", "author", "--model", str(bundle), "--top", "0"]) == 2
 
 
-@pytest.mark.parametrize("options", [["--timezone", "UTC"], ["--no-adjust", "--evaluation", "x"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--timezone", "UTC"],
+        ["--no-adjust", "--evaluation", "x"],
+        ["--no-adjust", "--confidence", "0.9"],
+        ["--no-adjust", "--resamples", "100"],
+        ["--no-adjust", "--seed", "1"],
+    ],
+)
 def test_options_that_would_do_nothing_are_refused(tmp_path, bundle, options):
     assert main(["summarize", str(scored(tmp_path / "a.csv")), "--by", "author", "--model", str(bundle), *options]) == 2
 

@@ -265,7 +265,10 @@ def test_table_files_and_picture_say_the_same(csv_file, sentence_folder, tmp_pat
         (["--depths", "auto", "--recipe", "lora"], 2, "depth auto is only compared with ridge"),
         (["--depths", ","], 2, "--depths names nothing to compare"),
         (["--encoders", ","], 2, "names nothing to compare"),
-        (["--from-sweep", "nowhere"], 4, "nowhere holds no finished sweep"),
+        (["--from-sweep", "nowhere", "--recipe", "lora"], 4, "nowhere holds no finished sweep"),
+        (["--from-sweep", "nowhere"], 2, "--from-sweep is of lora, which is not compared. Add it to --recipe"),
+        (["--epochs", "3"], 2, "--epochs is of lora"),
+        (["--alphas", "classic", "--recipe", "lora"], 2, "--alphas is of ridge"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_takes_time(

@@ -190,6 +190,7 @@ def test_command_writes_table_heat_map_and_what_train_reads(csv_file, encoder_fo
         (["--seeds", "one"], 2, "--seeds: 'one' is no seed"),
         (["--seeds", "0,-1"], 2, "--seeds: '-1' is no seed, expected a whole number from 0 to 4294967295"),
         (["--trials", "0"], 2, "trials is 0"),
+        (["--trials", "5"], 2, "--trials is of searches in ranges"),
         (["--validation", "1.5"], 2, "validation is 1.5"),
         (["--jobs", "0"], 2, "jobs is 0"),
     ],

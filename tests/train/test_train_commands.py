@@ -169,6 +169,10 @@ def test_contradicting_labels_are_reported(tmp_path, sentence_folder, capsys):
         ("lora", ["--rank", "0"], "rank is 0"),
         ("lora", ["--target-modules", "gate"], "no linear layer called gate"),
         ("lora", ["--max-steps", "-3"], "max-steps is -3"),
+        ("lora", ["--early-stopping", "0"], "--early-stopping needs rows to judge by"),
+        ("lora", ["--exit-difference", "0.01"], "--exit-difference is of early exits"),
+        ("ridge", ["--exit-difference", "0.01"], "--exit-difference is of early exits"),
+        ("static", ["--no-calibration", "--distill", "t.csv", "--teacher", "b"], "--no-calibration: a distilled model"),
     ],
 )
 def test_options_out_of_range_are_refused(write, encoder_folder, tmp_path, capsys, recipe, options, message):

@@ -382,6 +382,23 @@ def test_what_is_no_comparison_is_refused(tmp_path, capsys, content, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["analyse", "MODEL", "--text-column", "tweet"], "--text-column is of files, and none is named"),
+        (["analyse", "MODEL", "--label-column", "bias"], "--label-column is of files"),
+        (["analyse", "MODEL", "--format", "csv"], "--format is of files"),
+        (["report", "{}.json", "--bundle", "b"], "--bundle is of trained models"),
+        (["export", "MODEL", "--text-column", "tweet"], "--text-column is of --texts, and no file is named"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(trained, tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "{}.json").write_text("{}", encoding="utf-8")
+    assert main([str(trained) if word == "MODEL" else word for word in argv]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_many_labels_with_dollar_signs_are_drawn(tmp_path):
     from edgewren_train.reporting import charts

@@ -104,9 +104,9 @@ def _add_exits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit-difference",
         type=float,
-        default=0.005,
         metavar="P",
-        help="share of labels that may differ from the full model's, proved at 95 %% confidence (default: 0.005)",
+        help="with --exits: share of labels that may differ from the full model's, proved at 95 %% confidence "
+        "(default: 0.005)",
     )
 
 

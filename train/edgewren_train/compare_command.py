@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from edgewren_train.seeds import one_seed
 
 if TYPE_CHECKING:
     from edgewren_train.depth_run import Depth
+
+_ALPHAS = "wide"
+_EPOCHS = 15
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,11 +54,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--normalisers", default="http", metavar="http,none", help="default: http")
     parser.add_argument(
         "--alphas",
-        default="wide",
+        default=_ALPHAS,
         metavar="A,B,…",
         help="grids of ridge to compare: wide, classic, or own values separated by / (default: wide)",
     )
-    parser.add_argument("--epochs", type=int, default=15, metavar="N", help="of lora (default: 15)")
+    parser.add_argument("--epochs", type=int, default=_EPOCHS, metavar="N", help=f"of lora (default: {_EPOCHS})")
     parser.add_argument(
         "--from-sweep",
         metavar="DIR",
@@ -87,13 +91,15 @@ def _run(args: argparse.Namespace) -> int:
     unknown = sorted(set(normalisers) - set(NORMALISERS))
     if unknown:
         raise UsageError(f"--normalisers names {unknown[0]!r}, expected some of: {', '.join(NORMALISERS)}.")
+    kinds = _listed(args.recipe)
+    _refuse_options_of_others(args, kinds)
     recipes = [LoraRecipe(epochs=args.epochs, seed=args.seed)]
     if args.from_sweep:
         from edgewren_train.sweep_files import read_choice
 
         recipes.append(dataclasses.replace(read_choice(Path(args.from_sweep)).recipe, seed=args.seed))
     candidates = []
-    for kind in _listed(args.recipe):
+    for kind in kinds:
         for encoder in _listed(args.encoders):
             # Normaliser, encoder and its depth concern both recipes, alphas only one.
             axes: dict[str, list[Any]] = {"encoder": [encoder], "recipe": [kind], "normaliser": normalisers}
@@ -134,6 +140,19 @@ def _run(args: argparse.Namespace) -> int:
         commands.say(f"{len(result.failures)} of {len(candidates)} candidates failed; the others are compared above")
         return RejectedRowsError.exit_code
     return 0
+
+
+def _refuse_options_of_others(args: argparse.Namespace, kinds: Sequence[str]) -> None:
+    """Refuse options that concern only a recipe which is not compared."""
+    for recipe, option, given in (
+        ("lora", "--from-sweep", args.from_sweep is not None),
+        ("lora", "--epochs", args.epochs != _EPOCHS),
+        ("ridge", "--alphas", args.alphas != _ALPHAS),
+    ):
+        if given and recipe not in kinds:
+            raise UsageError(
+                f"{option} is of {recipe}, which is not compared. Add it to --recipe, or leave {option} out."
+            )
 
 
 def _depths(spec: str, encoder: str) -> list[Depth]:

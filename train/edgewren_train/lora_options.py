@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgewren_train.epoch_choice import Choosing
 
 _DEFAULT = LoraRecipe()
+_PATIENCE = 3
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +67,8 @@ def add_validation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--early-stopping",
         type=int,
-        default=3,
         metavar="N",
-        help="with --validation: stop after N epochs without a lower loss; 0: see all (default: 3)",
+        help=f"with --validation: stop after N epochs without a lower loss; 0: see all (default: {_PATIENCE})",
     )
     parser.add_argument(
         "--no-refit",
@@ -152,15 +152,15 @@ def choosing(args: argparse.Namespace) -> Choosing | None:
         UsageError: an option out of range, or one that needs --validation without it.
     """
     if args.validation is None:
-        for name in ("seeds", "group_column", "no_refit"):
-            if getattr(args, name):
+        for name in ("seeds", "group_column", "no_refit", "early_stopping"):
+            if getattr(args, name) is not None and getattr(args, name) is not False:  # 0 epochs are given, too
                 raise UsageError(f"--{name.replace('_', '-')} needs rows to judge by: add --validation 0.15.")
         return None
     from edgewren_train.epoch_choice import Choosing
 
     return Choosing(
         share=args.validation,
-        patience=args.early_stopping,
+        patience=_PATIENCE if args.early_stopping is None else args.early_stopping,
         seeds=args.seeds or (args.seed,),
         refit=not args.no_refit,
         group_column=args.group_column,

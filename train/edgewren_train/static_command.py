@@ -36,6 +36,8 @@ def _run(args: argparse.Namespace) -> int:
     settings = commands.ridge_settings(args)
     if (args.distill is None) != (args.teacher is None):
         raise UsageError("--distill TEXTS and --teacher BUNDLE belong together: give both, or neither.")
+    if args.teacher is not None and args.no_calibration:
+        raise UsageError("--no-calibration: a distilled model has its teacher's temperature. Leave it out.")
     if args.teacher is None and args.device == "cuda":
         raise UsageError("--device cuda is where the --teacher computes. Static models are trained on the CPU.")
     data, test, output = commands.prepare(args)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
     from edgewren_train.sweep import Run, SweepPlan
 
+_TRIALS = 20
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb with the command line."""
@@ -56,7 +58,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         lora.add_argument(
             f"--{name.replace('_', '-')}", metavar=example, help=f"values, or LOW:HIGH (default: {usual})"
         )
-    lora.add_argument("--trials", type=int, default=20, metavar="N", help="settings to try of ranges (default: 20)")
+    lora.add_argument(
+        "--trials", type=int, metavar="N", help=f"settings to try where one is a range (default: {_TRIALS})"
+    )
     lora.add_argument(
         "--prune", action="store_true", help="give up settings worse than the median of the others at the same epoch"
     )
@@ -153,7 +157,7 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
     given = {name: getattr(args, name) for name in KINDS if getattr(args, name) is not None}
     if not given.keys() & {"rank", "alpha"} and not any(":" in text for text in given.values()):
         given = {**DEFAULT, **given}
-    return SweepPlan(
+    plan = SweepPlan(
         encoder=args.encoder,
         axes=tuple(parse_axis(name, given[name]) for name in KINDS if name in given),
         base=LoraRecipe(max_length=args.max_length, class_weights=args.class_weights),
@@ -161,9 +165,15 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
         seeds=args.seeds,
         validation=args.validation,
         patience=args.early_stopping,
-        trials=args.trials,
+        trials=_TRIALS if args.trials is None else args.trials,
         prune=args.prune,
     )
+    if plan.is_grid and args.trials is not None:
+        raise UsageError(
+            "--trials is of searches in ranges, and all combinations of lists are tried. Give a range, for example "
+            "--learning-rate 1e-4:1e-3, or leave --trials out."
+        )
+    return plan
 
 
 def _trainings(plan: SweepPlan) -> int:

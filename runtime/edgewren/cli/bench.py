@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from edgewren.errors import UsageError
+
 if TYPE_CHECKING:
     from edgewren.measurement import Measurement
 
@@ -41,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from edgewren.verification import golden_texts
 
     if args.texts is None:
+        if args.text_column != "text":
+            raise UsageError("--text-column is of FILE, and none is named. Name one, or leave --text-column out.")
         print("note: these are the bundle's golden texts, odd ones; give a file with texts like yours", file=sys.stderr)
     measured = measure(
         args.bundle,

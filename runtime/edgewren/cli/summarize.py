@@ -15,6 +15,9 @@ from edgewren.errors import InputError, UsageError
 if TYPE_CHECKING:
     from edgewren.archive.summary import Summary
 
+_CONFIDENCE = 0.95
+_RESAMPLES = 2000
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb with the command line."""
@@ -67,9 +70,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--plot", metavar="PNG", help="draw the shares into this file")
     parser.add_argument("--force", action="store_true", help="replace OUT and PNG if they exist")
     parser.add_argument(
-        "--confidence", type=float, default=0.95, metavar="SHARE", help="of the intervals (default: 0.95)"
+        "--confidence",
+        type=float,
+        default=_CONFIDENCE,
+        metavar="SHARE",
+        help=f"of the intervals (default: {_CONFIDENCE})",
     )
-    parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
+    parser.add_argument(
+        "--resamples", type=int, default=_RESAMPLES, metavar="N", help=f"of the bootstrap (default: {_RESAMPLES})"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     parser.set_defaults(run=run)
 
@@ -148,6 +157,13 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.no_adjust and args.evaluation is not None:
         raise UsageError("--evaluation names the errors to correct for, and --no-adjust corrects nothing. Choose one.")
+    for option, given in (
+        ("--confidence", args.confidence != _CONFIDENCE),
+        ("--resamples", args.resamples != _RESAMPLES),
+        ("--seed", args.seed != 0),
+    ):
+        if args.no_adjust and given:
+            raise UsageError(f"{option} is of the intervals, and --no-adjust counts without any. Choose one.")
     if args.timezone is not None and args.period is None:
         raise UsageError("--timezone needs --period: without it the column's values are not read as dates.")
     for name in (args.output, args.plot):

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from edgewren.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,6 +52,14 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren_train.analysis import analyse
     from edgewren_train.judged import load_judged
 
+    if args.labelled is None and args.compare_with is None:
+        for option, given in (
+            ("--text-column", args.text_column != "text"),
+            ("--label-column", args.label_column != "label"),
+            ("--format", args.format is not None),
+        ):
+            if given:
+                raise UsageError(f"{option} is of files, and none is named. Name LABELLED, or leave {option} out.")
     columns = {"text_column": args.text_column, "label_column": args.label_column, "format": args.format}
     data = read_labelled(args.labelled, **columns) if args.labelled else None
     judged = load_judged(args.model, data, args.slice, format=args.format)

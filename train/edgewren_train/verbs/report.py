@@ -58,6 +58,8 @@ def _run(args: argparse.Namespace) -> int:
         if path.exists() and not args.force:
             raise UsageError(f"{path} exists. Choose another --output, or overwrite it with --force.")
     if subject.is_file():
+        if args.bundle is not None:
+            raise UsageError(f"--bundle is of trained models, and {subject} is a comparison. Leave it out.")
         report = comparison_report(read_comparison(subject))
     else:
         facts = gather(
