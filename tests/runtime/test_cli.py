@@ -369,6 +369,21 @@ def test_evaluate_takes_the_default_model(tmp_path, tiny_bundle, capsys):
     assert found["against"]["model"]["path"] == str(tiny_bundle)
 
 
+@pytest.mark.parametrize("known", ["file", "rows"])
+def test_evaluate_warns_of_the_rows_that_a_bundle_was_trained_on(tweets, tiny_bundle, tmp_path, capsys, known):
+    rows = [["good vote", "bad tax", "the senate"], ["neutral", "partisan", "neutral"]]
+    file = {"data": {"sha256": hashlib.sha256(tweets.read_bytes()).hexdigest()}}
+    training = file if known == "file" else {"texts_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
+    seen = copied(tiny_bundle, tmp_path)
+    manifest = json.loads((seen / "manifest.json").read_text(encoding="utf-8"))
+    (seen / "manifest.json").write_text(json.dumps({**manifest, "training": training}), encoding="utf-8")
+    argv = ["evaluate", str(tweets), "--label-column", "bias", "--resamples", "10", "--model"]
+    assert main([*argv, str(tiny_bundle), "--against", str(seen)]) == 0
+    assert capsys.readouterr().err.startswith(f"warning: {seen} was trained on the rows of {tweets}")
+    assert main([*argv, str(tiny_bundle)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_heat_map_replaces_nothing(tweets, tiny_bundle, tmp_path, capsys):
     before = tweets.read_bytes()
     argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--heatmap"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from html.parser import HTMLParser
@@ -115,6 +116,19 @@ def test_analysis_of_a_bundle_on_another_file_finds_leaks(bundle, data, tmp_path
     document = json.loads(capsys.readouterr().out)
     assert document["rows"] == 2
     assert sorted(pair["other_row"] for pair in document["alike_across"]) == [12, 21]
+
+
+def test_analysis_of_a_bundle_warns_of_the_rows_that_it_was_trained_on(tiny_bundle, tmp_path, capsys):
+    path = tmp_path / "posts.csv"
+    path.write_text("text,label\ngood vote,neutral\nbad tax,partisan\n", encoding="utf-8")
+    seen = shutil.copytree(tiny_bundle, tmp_path / "seen")
+    manifest = json.loads((seen / "manifest.json").read_text(encoding="utf-8"))
+    manifest["training"] = {"data": {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}}
+    (seen / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert main(["analyse", str(seen), str(path)]) == 0
+    assert f"warning: {seen} was trained on the rows of {path}" in capsys.readouterr().err
+    assert main(["analyse", str(tiny_bundle), str(path)]) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,10 @@ from edgewren.errors import InputError, UsageError
 from edgewren.probabilities import softmax
 from edgewren.text import TextTokenizer
 from edgewren_train.analysis import Judged
+from edgewren_train.run_summary import Say
 from edgewren_train.trained import Trained, read_trained
+
+logger = logging.getLogger(__name__)
 
 
 def judge_training_rows(
@@ -73,8 +77,12 @@ def judge_file(
     columns: Sequence[str] = (),
     *,
     format: str | None = None,  # noqa: A002
+    say: Say = logger.info,
 ) -> Judged:
-    """Return a labelled file with a bundle's scores. The file must not be the one that it was trained on.
+    """Return a labelled file with a bundle's scores.
+
+    Args:
+        say: told if the file is the one that the bundle was trained on, of which its scores say nothing.
 
     Raises:
         BundleError, DeviceError: as `Classifier.load`.
@@ -87,6 +95,9 @@ def judge_file(
             f"{data.path} has the label {unknown[0]!r}, which {bundle} does not know. It knows: "
             f"{', '.join(classifier.labels)}."
         )
+    warning = data.warning_if_seen(classifier.bundle.manifest.training, bundle)
+    if warning is not None:
+        say(warning)
     scored = classifier.score(data.texts)
     return Judged(
         source=f"{Path(bundle).name} on {Path(data.path).name}",
@@ -110,6 +121,7 @@ def load_judged(
     columns: Sequence[str],
     *,
     format: str | None = None,  # noqa: A002
+    say: Say = logger.info,
 ) -> Judged:
     """Return the rows to analyse for a trained model, or for a bundle and a file.
 
@@ -120,7 +132,7 @@ def load_judged(
         return judge_training_rows(read_trained(path), data, columns, format=format)
     if data is None:
         raise UsageError(f"{path} is a bundle: name a labelled file that it was not trained on.")
-    return judge_file(path, data, columns, format=format)
+    return judge_file(path, data, columns, format=format, say=say)
 
 
 def read_columns(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -79,7 +77,7 @@ def data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, Any
     """Return which files were read, and the hash of the texts and labels in them."""
     facts: dict[str, Any] = {
         "data": {"file": Path(data.path).name, "sha256": data.sha256, "rows": len(data.texts)},
-        "texts_sha256": hashlib.sha256(json.dumps([data.texts, data.labels]).encode()).hexdigest(),
+        "texts_sha256": data.texts_sha256,
         "rows_per_label": {name: data.labels.count(name) for name in data.classes},
     }
     if test is not None:

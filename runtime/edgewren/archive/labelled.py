@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +57,22 @@ class LabelledTexts:
         """The place of each text's label among `classes`, int64 [n]."""
         place = {name: index for index, name in enumerate(self.classes)}
         return np.array([place[name] for name in self.labels], dtype=np.int64)
+
+    @cached_property
+    def texts_sha256(self) -> str:
+        """The hash of texts and labels, whatever file they come from."""
+        return hashlib.sha256(json.dumps([self.texts, self.labels]).encode()).hexdigest()
+
+    def warning_if_seen(self, training: Mapping[str, Any], model: object) -> str | None:
+        """Return a warning where a manifest's facts of the training name this file, or one with the same rows."""
+        file = training.get("data")
+        known = [training.get("texts_sha256"), file.get("sha256") if isinstance(file, Mapping) else None]
+        if self.texts_sha256 not in known and self.sha256 not in known:
+            return None
+        return (
+            f"warning: {model} was trained on the rows of {self.path}: they say nothing of other texts, and scores on "
+            "them are far too good. Name a file that it was not trained on."
+        )
 
 
 def read_labelled(

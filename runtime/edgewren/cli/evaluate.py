@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
         models.append(
             Classifier.load(path, device=args.device, threads=args.threads, variant=variant, expected_sha256=sha256)
         )
+        warning = data.warning_if_seen(models[-1].bundle.manifest.training, models[-1].bundle.path)
+        if warning is not None:
+            print(warning, file=sys.stderr)
         predictions.append(models[-1].predict(data.texts))
     evaluations = [
         metrics.evaluate(data.labels, predicted, model.labels, **options)

@@ -50,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _run(args: argparse.Namespace) -> int:
     from edgewren.archive.labelled import read_labelled
     from edgewren_train.analysis import analyse
+    from edgewren_train.commands import say
     from edgewren_train.judged import load_judged
 
     if args.labelled is None and args.compare_with is None:
@@ -62,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
                 raise UsageError(f"{option} is of files, and none is named. Name LABELLED, or leave {option} out.")
     columns = {"text_column": args.text_column, "label_column": args.label_column, "format": args.format}
     data = read_labelled(args.labelled, **columns) if args.labelled else None
-    judged = load_judged(args.model, data, args.slice, format=args.format)
+    judged = load_judged(args.model, data, args.slice, format=args.format, say=say)
     others = None
     if args.compare_with:
         other = read_labelled(args.compare_with, **columns)
