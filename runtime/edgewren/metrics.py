@@ -24,6 +24,10 @@ from edgewren.probabilities import class_indices
 _CELLS_AT_ONCE = 2_000_000
 """Counts drawn in one call: 16 MB as int64, and as fast as any larger block."""
 
+_RESAMPLES = 2000
+_MOST_CELLS = 20_000_000
+"""Resamples (more than the usual number) times the values that are kept of each: about a gigabyte."""
+
 _TEXT_COLUMNS = 120
 _NAME_COLUMNS = 24
 
@@ -135,7 +139,7 @@ def evaluate(
     predicted: Sequence[str],
     labels: Sequence[str],
     *,
-    resamples: int = 2000,
+    resamples: int = _RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Evaluation:
@@ -243,7 +247,7 @@ def compare(
     predicted_b: Sequence[str],
     labels: Sequence[str],
     *,
-    resamples: int = 2000,
+    resamples: int = _RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Comparison:
@@ -290,6 +294,28 @@ def compare(
         seed=int(seed),
         confidence=float(confidence),
     )
+
+
+def check_bootstrap(resamples: int, seed: int, confidence: float, *, cells: int) -> None:
+    """Check a bootstrap's options.
+
+    Args:
+        cells: values that are kept of each resample, all in memory, since quantiles need them all.
+
+    Raises:
+        UsageError: one of them is out of range.
+    """
+    if resamples < 1:
+        raise UsageError(f"resamples is {resamples}, expected at least 1; {_RESAMPLES} is the default.")
+    most = max(_RESAMPLES, _MOST_CELLS // cells)
+    if resamples > most:
+        raise UsageError(
+            f"resamples is {resamples:,}, expected at most {most:,} here, for memory; {_RESAMPLES} is the default."
+        )
+    if seed < 0:
+        raise UsageError(f"seed is {seed}, expected 0 or more.")
+    if not 0 < confidence < 1:
+        raise UsageError(f"confidence is {confidence}, expected between 0 and 1, for example 0.95.")
 
 
 def mcnemar_exact(only_a_right: int, only_b_right: int) -> float:
@@ -356,12 +382,7 @@ def _bootstrap(
     confidence: float,
 ) -> _Draws:
     """Draw from true [rows] and predictions [models, rows], all models together; `evaluate` says how and why."""
-    if resamples < 1:
-        raise UsageError(f"resamples is {resamples}, expected at least 1; 2000 is the default.")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}, expected 0 or more.")
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence is {confidence}, expected between 0 and 1, for example 0.95.")
+    check_bootstrap(resamples, seed, confidence, cells=len(predictions) * classes)
     shape = (classes,) * len(predictions)
     codes = np.ravel_multi_index(tuple(predictions), shape)
     hits = np.zeros((len(predictions), 1 + resamples, classes))

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import InputError
+from edgewren.metrics import check_bootstrap
 
 MINIMUM_ROWS_PER_CLASS = 10
 """Fewer labelled rows of a class say next to nothing about how it is mistaken."""
@@ -163,13 +164,8 @@ def estimate_shares(
         InputError: `counts` does not fit the rates.
         UsageError: an option is out of range.
     """
-    if resamples < 1:
-        raise UsageError(f"resamples is {resamples}, expected at least 1; 2000 is the default.")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}, expected 0 or more.")
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence is {confidence}, expected between 0 and 1, for example 0.95.")
     classes = len(rates.rates)
+    check_bootstrap(resamples, seed, confidence, cells=classes**2)
     table = np.asarray(counts, dtype=np.int64)
     if table.ndim != 2 or table.shape[1] != classes or (table < 0).any():
         raise InputError(f"counts has shape {list(table.shape)}, expected counts [groups, {classes}].")

@@ -355,6 +355,7 @@ def test_columns_of_different_lengths_and_empty_ones_are_refused() -> None:
     ("options", "message"),
     [
         ({"resamples": 0}, "resamples is 0, expected at least 1"),
+        ({"resamples": 10**9}, "resamples is 1,000,000,000, expected at most 10,000,000 here, for memory"),
         ({"seed": -1}, "seed is -1, expected 0 or more"),
         ({"confidence": 95}, "confidence is 95, expected between 0 and 1"),
     ],

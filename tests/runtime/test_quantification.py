@@ -204,7 +204,7 @@ def test_what_is_no_confusion_matrix_is_refused(confusion):
 
 def test_options_out_of_range_and_counts_of_other_labels_are_refused():
     rates = ErrorRates.measured([[30, 5], [5, 30]])
-    for options in ({"resamples": 0}, {"seed": -1}, {"confidence": 1.0}):
+    for options in ({"resamples": 0}, {"resamples": 10**9}, {"seed": -1}, {"confidence": 1.0}):
         with pytest.raises(UsageError, match="expected"):
             estimate_shares(rates, [[1, 2]], **options)
     with pytest.raises(InputError, match=r"expected counts \[groups, 2\]"):

@@ -358,7 +358,7 @@ def test_comparison_of_two_bundles_is_reported(bundle, data, tmp_path, capsys):
     assert "bundle minus bundle, balanced accuracy" in html
 
 
-def test_folder_of_a_comparison_is_reported_with_failures_and_the_front(tmp_path):
+def compared():
     """The shape of comparison.json, as `edgewren compare` documents it."""
 
     def figure(value):
@@ -369,7 +369,7 @@ def test_folder_of_a_comparison_is_reported_with_failures_and_the_front(tmp_path
         return {"name": name, **scores, "texts_per_s": speed, "megabytes": 90.0}
 
     pair = {"a": "wide", "b": "small", "difference": figure(0.05), "p_holm": 0.03}
-    document = {
+    return {
         "rows": 100,
         "folds": 5,
         "repeats": 2,
@@ -377,6 +377,10 @@ def test_folder_of_a_comparison_is_reported_with_failures_and_the_front(tmp_path
         "pairs": [{**pair, "p_better": 0.9, "p_equal": 0.08, "p_worse": 0.02}],
         "failures": {"gone": "cannot be loaded"},
     }
+
+
+def test_folder_of_a_comparison_is_reported_with_failures_and_the_front(tmp_path):
+    document = compared()
     folder = tmp_path / "encoders"
     folder.mkdir()
     (folder / "comparison.json").write_text(json.dumps(document), encoding="utf-8")
@@ -394,6 +398,44 @@ def test_what_is_no_comparison_is_refused(tmp_path, capsys, content, message):
     (tmp_path / "c.json").write_text(content, encoding="utf-8")
     assert main(["report", str(tmp_path / "c.json")]) == 4
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("rows",), "many", "'many' is not a number"),
+        (("candidates",), [], "no candidates"),
+        (("candidates", 0, "name"), 5, "5 is not a text"),
+        (("candidates", 0, "texts_per_s"), "fast", "'fast' is not a number"),
+        (("candidates", 0, "macro_f1", "value"), float("nan"), "nan is not a number"),
+        (("candidates", 0, "balanced_accuracy", "high"), 0, "0.8 is not within its interval, 0.78 to 0"),
+        (("pairs", 0, "p_holm"), None, "None is not a number"),
+        (("failures",), [], "'list' object has no attribute"),
+    ],
+)
+def test_a_comparison_with_values_of_other_types_is_refused(tmp_path, capsys, place, value, message):
+    document = compared()
+    *parents, last = place
+    part = document
+    for name in parents:
+        part = part[name]
+    part[last] = value
+    (tmp_path / "c.json").write_text(json.dumps(document), encoding="utf-8")
+    assert main(["report", str(tmp_path / "c.json"), "--output", str(tmp_path / "c.html")]) == 4
+    assert message in capsys.readouterr().err
+
+
+def test_a_report_is_not_begun_where_it_or_its_charts_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.json").write_text(json.dumps(compared()), encoding="utf-8")
+    (tmp_path / "c-charts").write_text("notes", encoding="utf-8")
+    for options, message in (
+        (["--output", "."], ". is a folder. Name a file with --output, for example report.html"),
+        (["--output", "c.html"], "c-charts is not a folder, and the charts go there"),
+    ):
+        assert main(["report", "c.json", *options, "--force"]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c-charts", "c.json"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Reads only what it needs, and names what is missing. Knows the documents; draws 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,9 @@ def read_comparison(path: str | Path) -> ComparisonFacts:
             return _of_evaluate(document)
         if "candidates" in document:
             return _of_compare(document, Path(path).absolute().parent.name)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} lacks {error}. Expected the output of 'edgewren compare --json'.") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"has something else than a comparison has: {error}"
+        raise InputError(f"{path} {what}. Expected the output of 'edgewren compare --json'.") from error
     raise InputError(
         f"{path} is no comparison. Expected comparison.json of 'edgewren compare', or what 'edgewren evaluate' prints "
         "with --against and --json."
@@ -85,28 +87,31 @@ def _of_compare(document: Mapping[str, Any], name: str) -> ComparisonFacts:
     """Read comparison.json, written by `edgewren compare` with the best candidate first."""
     candidates = [
         Candidate(
-            name=entry["name"],
-            balanced_accuracy=entry["balanced_accuracy"],
-            macro_f1=entry["macro_f1"],
-            texts_per_s=entry["texts_per_s"],
-            megabytes=entry["megabytes"],
+            name=_text(entry["name"]),
+            balanced_accuracy=_estimate(entry["balanced_accuracy"]),
+            macro_f1=_estimate(entry["macro_f1"]),
+            texts_per_s=None if entry["texts_per_s"] is None else _number(entry["texts_per_s"]),
+            megabytes=None if entry["megabytes"] is None else _number(entry["megabytes"]),
         )
         for entry in document["candidates"]
     ]
+    if not candidates:
+        raise ValueError("no candidates")
     tests = []
     for pair in document["pairs"]:
         chances = (
-            f"p = {pair['p_holm']:.3f} (after Holm); better {pair['p_better']:.0%}, as good as equal "
-            f"{pair['p_equal']:.0%}, worse {pair['p_worse']:.0%}"
+            f"p = {_number(pair['p_holm']):.3f} (after Holm); better {_number(pair['p_better']):.0%}, as good as equal "
+            f"{_number(pair['p_equal']):.0%}, worse {_number(pair['p_worse']):.0%}"
         )
         tests.append((f"{pair['a']} minus {pair['b']}, balanced accuracy", _signed(pair["difference"]), chances))
     return ComparisonFacts(
         title=name,
-        how=f"{document['rows']:,} rows, {document['repeats']} x {document['folds']}-fold cross-validation; intervals "
-        "and tests: corrected resampled t (Nadeau & Bengio 2003), chances: Corani & Benavoli 2015",
+        how=f"{_number(document['rows']):,} rows, {_number(document['repeats'])} x {_number(document['folds'])}-fold "
+        "cross-validation; intervals and tests: corrected resampled t (Nadeau & Bengio 2003), chances: Corani & "
+        "Benavoli 2015",
         candidates=candidates,
         tests=tests,
-        failures=list(document["failures"].items()),
+        failures=[(name, _text(reason)) for name, reason in document["failures"].items()],
     )
 
 
@@ -114,7 +119,7 @@ def _of_evaluate(document: Mapping[str, Any]) -> ComparisonFacts:
     sides = [document, document["against"]]
     names = [Path(side["model"]["path"]).name for side in sides]
     candidates = [
-        Candidate(name, side["evaluation"]["balanced_accuracy"], side["evaluation"]["macro_f1"])
+        Candidate(name, _estimate(side["evaluation"]["balanced_accuracy"]), _estimate(side["evaluation"]["macro_f1"]))
         for name, side in zip(names, sides, strict=True)
     ]
     compared = document["against"]["comparison"]
@@ -122,25 +127,45 @@ def _of_evaluate(document: Mapping[str, Any]) -> ComparisonFacts:
         (
             f"{names[0]} minus {names[1]}, {title}",
             _signed(compared[key]),
-            f"p = {compared['p_' + key]:.3f}",
+            f"p = {_number(compared['p_' + key]):.3f}",
         )
         for key, title in (("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro-F1"))
     ]
     tests.append(
         (
             f"only {names[0]} right / only {names[1]} right",
-            f"{compared['only_a_right']} / {compared['only_b_right']} rows",
-            f"McNemar's exact test p = {compared['mcnemar_p']:.3f}",
+            f"{_number(compared['only_a_right'])} / {_number(compared['only_b_right'])} rows",
+            f"McNemar's exact test p = {_number(compared['mcnemar_p']):.3f}",
         )
     )
     return ComparisonFacts(
         title=f"{names[0]} and {names[1]}",
-        how=f"{document['rows']:,} rows of {Path(document['data']['path']).name}, both models on the same rows; "
-        "paired stratified bootstrap",
+        how=f"{_number(document['rows']):,} rows of {Path(document['data']['path']).name}, both models on the same "
+        "rows; paired stratified bootstrap",
         candidates=sorted(candidates, key=lambda entry: -entry.balanced_accuracy["value"]),
         tests=tests,
     )
 
 
 def _signed(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
+    value, low, high = _estimate(estimate).values()
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _estimate(figure: Mapping[str, Any]) -> dict[str, float]:
+    value, low, high = (_number(figure[name]) for name in ("value", "low", "high"))
+    if not low <= value <= high:
+        raise ValueError(f"{value} is not within its interval, {low} to {high}")
+    return {"value": value, "low": low, "high": high}
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError(f"{value!r:.40} is not a number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is not a text")
+    return value

@@ -53,7 +53,11 @@ def _run(args: argparse.Namespace) -> int:
     if (subject / _COMPARISON).is_file():
         subject = subject / _COMPARISON
     output = Path(args.output or f"{Path(args.subject).name.removesuffix('.json')}-report.html")
-    pictures = output.with_name(f"{output.stem}-charts")
+    pictures = output.parent / f"{output.stem}-charts"
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder. Name a file with --output, for example {output / 'report.html'}.")
+    if not args.no_png and pictures.exists() and not pictures.is_dir():
+        raise UsageError(f"{pictures} is not a folder, and the charts go there. Choose another --output, or --no-png.")
     for path in (output, *(() if args.no_png else (pictures,))):
         if path.exists() and not args.force:
             raise UsageError(f"{path} exists. Choose another --output, or overwrite it with --force.")
