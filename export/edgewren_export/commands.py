@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
         say=lambda message: print(message, file=sys.stderr),  # noqa: T201  people read stderr
     )
     if args.json:
-        print(json.dumps(json.loads(result.manifest.to_json()), ensure_ascii=False))  # noqa: T201
+        print(json.dumps(json.loads(result.manifest.to_json())))  # noqa: T201
         return 0
     shown = result.folder.relative_to(Path.cwd()) if result.folder.is_relative_to(Path.cwd()) else result.folder
     for name in result.manifest.variants:

@@ -13,11 +13,14 @@ from sentence_transformers import SentenceTransformer
 
 from edgewren import Classifier
 from edgewren.bundle import Bundle
+from edgewren.cli.main import main
 from edgewren.errors import BundleError, ParityError, UsageError
 from edgewren.session import ModelSession
 from edgewren_export import static
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
+from edgewren_train.ridge_settings import RidgeSettings
+from edgewren_train.static_run import run_static
 
 TEXTS = [*tiny_models.MIXED_TEXTS, *tiny_models.toy_texts(40, seed=3)[0]]
 
@@ -79,6 +82,17 @@ def test_logits_are_the_same_bits_alone_in_batches_and_beside_padding(export_bun
     mask = np.pad(np.ones_like(ids), ((0, 0), (0, 30)))
     values = session._session.run(["logits"], {"input_ids": padded, "attention_mask": mask})[0]
     assert (values == together).all()
+
+
+def test_json_of_the_export_is_ascii_whatever_the_labels(tmp_path, capsys):
+    texts, labels = tiny_models.toy_texts(60)
+    data = tiny_models.labelled(texts, [f"{label} 😀" for label in labels])
+    source = tiny_models.sentence_transformer(tmp_path / "encoder", "bert")
+    run_static(data, tmp_path / "model", RidgeSettings(str(source), max_length=24, folds=0))
+    assert main(["export", str(tmp_path / "model"), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out)["labels"] == [f"{label} 😀" for label in sorted(set(labels))]
 
 
 def test_manifest_and_card_say_what_it_is(export_bundle):

@@ -239,6 +239,21 @@ def test_streams_that_are_closed_or_full_are_no_bug(tiny_bundle, tmp_path, redir
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "encoding", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+@pytest.mark.parametrize("verb", ["info", "evaluate"])
+def test_labels_that_standard_output_cannot_encode_are_escaped(make_bundle, tmp_path, encoding, verb):
+    bundle = make_bundle(tmp_path / "bundle", labels=("中立", "parti😀san"))
+    (tmp_path / "t.csv").write_text("text,label\ngood,中立\nbad,parti😀san\n", encoding="utf-8")
+    argv = ["info", bundle] if verb == "info" else ["evaluate", tmp_path / "t.csv", "--model", bundle]
+    command = [sys.executable, "-c", "from edgewren.cli.main import console; console()", *map(str, argv)]
+    done = subprocess.run(command, env={**os.environ, **encoding}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u4e2d\u7acb" in done.stdout
+    assert rb"parti\U0001f600san" in done.stdout
+
+
 @pytest.mark.parametrize("verb", ["info", "verify"])
 def test_a_full_disk_behind_standard_output_exits_6(tiny_bundle, verb):
     command = f"{sys.executable} -m edgewren {verb} {tiny_bundle} > /dev/full"

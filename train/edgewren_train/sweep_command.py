@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -128,7 +129,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError("No setting finished all its seeds: all were given up early. Leave out --prune.")
     written = sweep_files.write(found, runs, plan, output)
     if args.json:
-        print((output / "sweep.json").read_text(encoding="utf-8").strip())  # noqa: T201
+        print(json.dumps(json.loads((output / "sweep.json").read_text(encoding="utf-8"))))  # noqa: T201
     else:
         print(f"{sweep_files.as_text(found, runs, plan)}\n\nwritten: {output}/{', '.join(written)}")  # noqa: T201
     if args.retrain:

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import csv
 import errno
+import io
 import logging
 import math
 import os
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn whatever happens into a message on stderr and an exit code."""
-    _replace_closed_streams()
+    _prepare_streams()
     try:
         args = parse(argv)
     except SystemExit as ending:
@@ -235,12 +236,16 @@ def _signals_raise() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _replace_closed_streams() -> None:
-    """Put something in the place of standard streams that whoever started us has closed (`2>&-`)."""
+def _prepare_streams() -> None:
+    """Put something in the place of standard streams that whoever started us has closed (`2>&-`), and let standard
+    output escape what its encoding does not have, as Python lets standard error: labels come in any alphabet.
+    """
     if sys.stderr is None:  # `print` would write to stdout instead
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  for good
     if sys.stdout is None:  # writing fails, as it would without Python
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:
