@@ -430,6 +430,15 @@ def test_evaluate_draws_a_heat_map(tweets, tiny_bundle, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_heat_map_of_labels_in_other_alphabets_warns_of_no_glyphs(make_bundle, tmp_path, recwarn):
+    pytest.importorskip("matplotlib")
+    bundle = make_bundle(tmp_path / "bundle", labels=("中立", "😀"))
+    (tmp_path / "t.csv").write_text("text,label\ngood,中立\nbad,😀\n", encoding="utf-8")
+    argv = ["evaluate", str(tmp_path / "t.csv"), "--model", str(bundle), "--heatmap", str(tmp_path / "h.png")]
+    assert main(argv) == 0
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_heat_map_without_matplotlib_names_the_extra(tweets, tiny_bundle, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--heatmap", "x.png"]
@@ -439,7 +448,10 @@ def test_heat_map_without_matplotlib_names_the_extra(tweets, tiny_bundle, tmp_pa
 
 def test_labels_that_the_model_does_not_know_are_refused(tweets, three_class_bundle, capsys):
     assert main(["evaluate", str(tweets), "--label-column", "bias", "--model", str(three_class_bundle)]) == 4
-    assert "'neutral'" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert (
+        f"{tweets}, row 1 has the label 'neutral', which {three_class_bundle} does not know. It knows: a, b, c" in err
+    )
 
 
 # info and verify

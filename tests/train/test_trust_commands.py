@@ -444,11 +444,12 @@ def test_a_report_is_not_begun_where_it_or_its_charts_cannot_be_written(tmp_path
         (["analyse", "MODEL", "--text-column", "tweet"], "--text-column is of files, and none is named"),
         (["analyse", "MODEL", "--label-column", "bias"], "--label-column is of files"),
         (["analyse", "MODEL", "--format", "csv"], "--format is of files"),
+        (["analyse", "MODEL", "--show", "-3"], "--show is -3, expected 0 or more"),
         (["report", "{}.json", "--bundle", "b"], "--bundle is of trained models"),
         (["export", "MODEL", "--text-column", "tweet"], "--text-column is of --texts, and no file is named"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(trained, tmp_path, monkeypatch, capsys, argv, message):
+def test_options_out_of_range_or_of_no_effect_are_refused(trained, tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "{}.json").write_text("{}", encoding="utf-8")
     assert main([str(trained) if word == "MODEL" else word for word in argv]) == 2

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import UsageError
 from edgewren_train import lora_options
 from edgewren_train.seeds import one_seed
 
@@ -259,13 +259,7 @@ def prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | No
     data = read(args, others=[group] if group else [])
     test = read(args, args.test, minimum_per_class=1) if args.test else None
     if test is not None:
-        known = frozenset(data.labels)
-        for row, label in zip(test.rows, test.labels, strict=True):
-            if label not in known:
-                raise InputError(
-                    f"{args.test}, row {row} has the label {label!r}, which {args.train} does not have. It has: "
-                    f"{', '.join(sorted(known))}. Correct it, or leave such rows out."
-                )
+        test.check_known(data.classes, args.train, phrase="does not have. It has")
     return data, test, output
 
 

@@ -89,12 +89,7 @@ def judge_file(
         InputError: a label that the bundle does not know.
     """
     classifier = Classifier.load(bundle)
-    unknown = sorted(set(data.labels) - set(classifier.labels))
-    if unknown:
-        raise InputError(
-            f"{data.path} has the label {unknown[0]!r}, which {bundle} does not know. It knows: "
-            f"{', '.join(classifier.labels)}."
-        )
+    data.check_known(classifier.labels, bundle)
     warning = data.warning_if_seen(classifier.bundle.manifest.training, bundle)
     if warning is not None:
         say(warning)

@@ -63,6 +63,20 @@ class LabelledTexts:
         """The hash of texts and labels, whatever file they come from."""
         return hashlib.sha256(json.dumps([self.texts, self.labels]).encode()).hexdigest()
 
+    def check_known(self, labels: Sequence[str], whose: object, *, phrase: str = "does not know. It knows") -> None:
+        """Check that somebody knows all labels of the file.
+
+        Raises:
+            InputError: one is not among `labels`; its row is named.
+        """
+        known = frozenset(labels)
+        for row, label in zip(self.rows, self.labels, strict=True):
+            if label not in known:
+                raise InputError(
+                    f"{self.path}, row {row} has the label {label!r}, which {whose} {phrase}: "
+                    f"{', '.join(sorted(known))}. Correct it, or leave such rows out."
+                )
+
     def warning_if_seen(self, training: Mapping[str, Any], model: object) -> str | None:
         """Return a warning where a manifest's facts of the training name this file, or one with the same rows."""
         file = training.get("data")

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         models.append(
             Classifier.load(path, device=args.device, threads=args.threads, variant=variant, expected_sha256=sha256)
         )
+        data.check_known(models[-1].labels, models[-1].bundle.path)
         warning = data.warning_if_seen(models[-1].bundle.manifest.training, models[-1].bundle.path)
         if warning is not None:
             print(warning, file=sys.stderr)

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from types import FrameType
@@ -34,6 +35,9 @@ from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyErro
 
 MAXIMUM_FIELD_CHARACTERS = 2**20
 """Longest field of a CSV file."""
+
+_NO_GLYPH = r"Glyph \d+ .*missing from|Matplotlib currently does not support .* natively"
+"""Warnings of matplotlib, one for each character of a label that its font lacks: the picture shows a box instead."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -67,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     csv.field_size_limit(MAXIMUM_FIELD_CHARACTERS)  # of the whole process, which is ours
+    warnings.filterwarnings("ignore", _NO_GLYPH, UserWarning)
     if args.verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
     try:

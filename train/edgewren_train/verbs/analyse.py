@@ -53,6 +53,8 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren_train.commands import say
     from edgewren_train.judged import load_judged
 
+    if args.show < 0:
+        raise UsageError(f"--show is {args.show}, expected 0 or more.")
     if args.labelled is None and args.compare_with is None:
         for option, given in (
             ("--text-column", args.text_column != "text"),
@@ -68,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.compare_with:
         other = read_labelled(args.compare_with, **columns)
         others = (other.path, other.texts, other.labels)
-    analysis = analyse(judged, others=others, shown=max(0, args.show), threshold=args.similarity)
+    analysis = analyse(judged, others=others, shown=args.show, threshold=args.similarity)
     print(  # noqa: T201  the command line prints
         json.dumps(analysis.as_dict()) if args.json else _account(analysis, args.show)
     )
