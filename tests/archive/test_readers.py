@@ -114,6 +114,8 @@ def test_blank_lines_are_rejected_rows_except_at_the_end(tmp_path):
         (f'a,b\n1,"{"x" * (2**20 + 1)}"\n', r"line 2: a field of more than 1,048,576"),
         ("a,a\n1,2\n", r"names 'a' more than once"),
         ("a,,c\n1,2,3\n", r"no name for column 2 of 3"),
+        (" ,b\n1,2\n", r"no name for column 1 of 2"),
+        (",,c\n1,2,3\n", r"no name for column 2 of 3"),
         ("\n\na\n1\n", r"no name for column 1"),
         ("", r"is empty"),
         ("\ufeff", r"is empty"),

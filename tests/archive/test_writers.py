@@ -87,6 +87,17 @@ def test_a_further_key_has_no_place_in_columns(tmp_path, kind):
         encoded(tmp_path, "i.jsonl", records, kind)
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_row_names_of_pandas_and_r_need_no_name(tmp_path, classifier, kind):
+    source, middle, output = tmp_path / "i.csv", tmp_path / f"m.{kind}", tmp_path / "o.csv"
+    source.write_text('"",text\n7,good\n"x, y",bad bad\n', encoding="utf-8")
+    score_archive(classifier, [source], middle)
+    score_archive(classifier, [middle], output, prefix="again_")
+    header, *records = csv.reader(output.read_text(encoding="utf-8").splitlines())
+    assert header[:2] == ["", "text"]
+    assert [record[:2] for record in records] == [["7", "good"], ["x, y", "bad bad"]]
+
+
 @pytest.mark.parametrize("keys", [["a", ""], [" ", "a"], ["a\\ud800", "a\\udfff"]])
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
 def test_keys_that_no_column_can_be_named_are_refused(tmp_path, classifier, kind, keys):

@@ -157,6 +157,15 @@ class Encoder(ABC):
         raise NotImplementedError
 
 
+def first_nameless(names: Sequence[str]) -> int | None:
+    """Return the place of the first column that has a blank for a name, if there is one.
+
+    An empty name before others is that of row names: pandas' `to_csv` and R's `write.csv` put them there.
+    """
+    row_names = len(names) > 1 and not names[0]
+    return next((place for place, name in enumerate(names) if not name.strip() and not (row_names and not place)), None)
+
+
 def column_names(table: Table) -> list[str]:
     """Return the names of a table's columns for a format that begins with them, lone surrogates repaired.
 
@@ -164,9 +173,10 @@ def column_names(table: Table) -> list[str]:
         UsageError: what is written could not be read back: a name is blank, or two are the same once repaired.
     """
     names: dict[str, None] = {}
-    for key in table.columns:
+    nameless = first_nameless(table.columns)
+    for place, key in enumerate(table.columns):
         name = repair(key)
-        if name in names or not name.strip():
+        if name in names or place == nameless:
             why = "another one is the same with invalid Unicode repaired" if name in names else "it is blank"
             raise UsageError(
                 f"{table.name} has the key {key!r}, which cannot be the name of a column: {why}. Write with "

@@ -22,6 +22,7 @@ from edgewren.archive.table import (
     SourceTable,
     Table,
     column_names,
+    first_nameless,
 )
 from edgewren.errors import InputError
 from edgewren.text import repair
@@ -166,10 +167,10 @@ def _header(reader: Iterator[list[str]], lines: Lines, name: str) -> list[str]:
         raise _unreadable(name, 1, error) from error
     if header is None:
         raise InputError(f"{name} is empty. Expected a header line and rows.")
-    empty = [number for number, column in enumerate(header, 1) if not column.strip()]
-    if empty or not header:
+    nameless = first_nameless(header) if header else 0
+    if nameless is not None:
         raise InputError(
-            f"{name}: the header has no name for column {empty[0] if empty else 1} of {len(header)}. "
+            f"{name}: the header has no name for column {nameless + 1} of {len(header)}. "
             "Expected a first line that names every column."
         )
     twice = sorted({column for column in header if header.count(column) > 1}) if len(set(header)) < len(header) else []

@@ -114,9 +114,9 @@ class _ParquetTable(Table):
             raise InputError(f"{source} is not a sound Parquet file: {error}. Get it again.") from error
         columns = list(self._file.schema_arrow.names)
         twice = sorted({column for column in columns if columns.count(column) > 1})
-        if twice or not columns or "" in columns:
+        if twice or not columns:
             self._file.close()
-            problem = f"the name {twice[0]!r} belongs to two columns" if twice else "a column has no name"
+            problem = f"the name {twice[0]!r} belongs to two columns" if twice else "it has no columns"
             raise InputError(f"{source}: {problem}. Expected columns with names of their own.")
         super().__init__(str(source), columns)
         self.arrow_schema = self._file.schema_arrow.remove_metadata()
