@@ -21,6 +21,10 @@ HALF_TOLERANCE = 2e-3
 LABEL_MARGIN = 1e-3
 """Labels must be equal wherever the reference's two largest logits differ by more than this."""
 
+TIE = float(np.finfo(np.float32).eps)
+"""Two logits whose difference is no more than float32's rounding, times the largest |logit| where that is above 1, are
+equal: which of them a sum in another order makes the larger is no label that changed."""
+
 MOST_FLIPS = 0.005
 """Share of labels that quantisation may change."""
 
@@ -39,7 +43,7 @@ class Stage:
         name: for example "torch -> onnx fp32".
         texts: number of texts compared.
         max_difference: largest |difference| of any logit.
-        label_flips: texts whose label differs.
+        label_flips: texts whose label differs, but for ties (`TIE`).
         label_flips_beyond_margin: of those, the ones where the reference was sure by more than the margin.
         tolerance: the bound that max_difference had to keep.
     """
@@ -71,9 +75,11 @@ def compare(
     if reference.shape != candidate.shape:
         raise ParityError(f"{name}: logits have shape {candidate.shape}, expected {reference.shape}.")
     difference = np.abs(np.asarray(candidate, np.float64) - np.asarray(reference, np.float64))
-    top_two = np.sort(reference, axis=1)[:, -2:]
-    flips = reference.argmax(axis=1) != candidate.argmax(axis=1)
-    sure = (top_two[:, 1] - top_two[:, 0]) > margin
+    top_two = np.sort(np.asarray(reference, np.float64), axis=1)[:, -2:]
+    lead = top_two[:, 1] - top_two[:, 0]
+    tied = lead <= TIE * np.maximum(1.0, np.abs(reference).max(axis=1))
+    flips = (reference.argmax(axis=1) != candidate.argmax(axis=1)) & ~tied
+    sure = lead > margin
     stage = Stage(
         name=name,
         texts=len(reference),

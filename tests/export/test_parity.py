@@ -33,6 +33,11 @@ def test_labels_may_flip_only_where_the_reference_was_unsure():
         compare("a -> b", LOGITS, turned, tolerance=10)
 
 
+def test_ties_are_no_labels_that_change_and_all_else_is():
+    tied = np.array([[1e-29, -1e-29], [0.0, 0.0], [8.0, 8.0 - 5e-7], [0.3, 0.3 - 1e-7], [0.3, 0.3 - 2e-7]])
+    assert compare("a -> b", tied, tied[:, ::-1]).label_flips == 1  # only the last lead is more than rounding
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("side", ["reference", "candidate"])
 def test_logits_that_are_not_finite_are_refused(value, side):
