@@ -54,7 +54,7 @@ class Bundle:
         """
         folder = names.resolve(path)
         wanted = None if expected_sha256 is None else _wanted(expected_sha256)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112  a name that is too long is none's
             raise BundleMissingError(f"{folder} is not a folder. Expected a bundle written by 'edgewren export'.")
         if (folder / "model.json").is_file() and not (folder / MANIFEST).exists():
             raise BundleMissingError(

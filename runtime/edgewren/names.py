@@ -33,13 +33,13 @@ def resolve(name: str | os.PathLike[str] | None = None) -> Path:
     if name is None:
         return _INSIDE / DEFAULT
     path = Path(name)
-    if path.exists() or len(path.parts) != 1:
+    if os.path.exists(path) or len(path.parts) != 1:  # noqa: PTH110  a name that is too long is none's
         return path
     if path.name == DEFAULT:
         return _INSIDE / DEFAULT
     checkout = Path(__file__).parents[2]
     for folder in (Path(_ARTIFACTS), checkout / _ARTIFACTS):
-        if (folder / path.name / "manifest.json").is_file():
+        if os.path.isfile(folder / path.name / "manifest.json"):  # noqa: PTH113
             return folder / path.name
     if path.name in _ELSEWHERE:
         raise BundleMissingError(

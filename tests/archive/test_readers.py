@@ -132,6 +132,12 @@ def test_quote_that_swallowed_rows_is_found_at_the_record_where_it_began(tmp_pat
         rows(write(tmp_path, "a.csv", 'a,b\n1,2\n3,"oops\n5,6\n7,"8"\n'))
 
 
+@pytest.mark.parametrize("name", ["idna", "rot13", "nope"])
+def test_what_is_no_encoding_of_texts_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match=f"Unknown encoding '{name}'"):
+        rows(write(tmp_path, "a.csv", "text\né\n".encode()), encoding=name)
+
+
 def test_undecodable_bytes_name_byte_line_and_encoding_option(tmp_path):
     with pytest.raises(InputError, match=r"line 3: byte 10 is 0xe9.*--encoding cp1252"):
         rows(write(tmp_path, "a.csv", b"a,b\n1,2\n3,\xe9\n"))

@@ -118,6 +118,41 @@ def raising(error):
     return behaviour
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".csv", "x" * 300 + ".parquet", "loop.csv", "loop.csv/a.csv"])
+def test_names_that_no_file_can_have_are_told(tmp_path, monkeypatch, capsys, tiny_bundle, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    (tmp_path / "a.csv").write_text(
+        "text,label,day\ngood,neutral,2020-01-01\nbad,partisan,2020-01-02\n", encoding="utf-8"
+    )
+    model = ["--model", str(tiny_bundle)]
+    score = ["score", "a.csv", "--prefix", "p_"]
+    for argv, code in (
+        (["score", name, *model], 4),
+        (["score", name, *model, "--format", "parquet"], 4),
+        (["score", name, *model, "--output", "o.csv"], 4),
+        (["evaluate", name, *model], 4),
+        (["summarize", name, "--by", "day"], 4),
+        ([*score, *model, "--output", name], 6),
+        ([*score, *model, "--output", name, "--force"], 6),
+        ([*score, *model, "--output", name, "--resume"], 6),
+        ([*score, "--model", name], 3),
+        (["info", name], 3),
+        (["evaluate", "a.csv", *model, "--heatmap", name], 6 if "loop" in name else 2),
+    ):
+        assert main(argv) == code, argv
+        assert "bug" not in capsys.readouterr().err, argv
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "loop.csv"}
+
+
+def test_a_name_with_no_place_for_what_lies_beside_it_is_told_before_any_work(tmp_path, capsys, tiny_bundle):
+    (tmp_path / "a.csv").write_text("text\ngood\n", encoding="utf-8")
+    output = tmp_path / ("s" * 240 + ".csv")
+    assert main(["score", str(tmp_path / "a.csv"), "--model", str(tiny_bundle), "--output", str(output)]) == 6
+    assert "s.csv cannot be written: File name too long. Nothing was changed there." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
 def test_an_unexpected_exception_is_one_line_and_exit_9(monkeypatch, capsys):
     verb_that(monkeypatch, raising(ZeroDivisionError("division\nby zero")))
     monkeypatch.delenv("EDGEWREN_DEBUG", raising=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,8 @@ class Output(Protocol):
 def is_direct(output: str | Path) -> bool:
     """Return whether a name stands for a device or a pipe, which is written to directly: nothing can be replaced."""
     path = Path(output)
-    return path.exists() and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
+    there = os.path.exists(path)  # noqa: PTH110  a name that is too long is none's
+    return there and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
 
 
 class DirectOutput:

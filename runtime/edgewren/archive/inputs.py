@@ -38,13 +38,13 @@ def expand(sources: Sequence[str | Path], *, but: Collection[Path] = ()) -> list
         InputError: a pattern matches no file.
     """
     found: list[str] = []
-    excluded = {path.resolve() for path in but}
+    excluded = {os.path.realpath(path) for path in but}
     for source in map(str, sources):
-        if source == STDIN or not _PATTERN & set(source) or Path(source).exists():
+        if source == STDIN or not _PATTERN & set(source) or os.path.exists(source):  # noqa: PTH110
             found.append(source)
             continue
         matches = sorted(name for name in glob.glob(source, recursive=True) if Path(name).is_file())  # noqa: PTH207
-        matches = [name for name in matches if Path(name).resolve() not in excluded]
+        matches = [name for name in matches if os.path.realpath(name) not in excluded]
         if not matches:
             raise InputError(f"No file matches {source!r}. Check the pattern and the folder.")
         known = {os.path.realpath(name) for name in found}

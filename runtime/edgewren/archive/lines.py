@@ -276,6 +276,7 @@ def checked_encoding(name: str) -> str:
         known = codecs.lookup(name).name
         codecs.getincrementaldecoder(known)
         "a".encode(known)  # refuses codecs that are not text encodings, such as rot13
+        b"a".decode(known, "replace")  # and those of single names, such as idna
     except (LookupError, ValueError) as error:
         raise UsageError(f"Unknown encoding {name!r}. Expected a name such as utf-8, utf-16 or cp1252.") from error
     return UTF_8 if known == "utf-8" else known

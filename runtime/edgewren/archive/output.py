@@ -66,9 +66,9 @@ class JournaledOutput:
     def __init__(self, path: str | Path, *, force: bool, resume: bool, disk: Disk) -> None:
         self.name = str(path)
         self.path = Path(os.path.realpath(path))
-        if self.path.is_dir():
+        if os.path.isdir(self.path):  # noqa: PTH112  a name that is too long is none's
             raise OutputError(f"{path} is a folder, expected a file name.")
-        if not self.path.parent.is_dir():
+        if not os.path.isdir(self.path.parent):  # noqa: PTH112
             raise OutputError(f"{path} cannot be written: there is no folder {self.path.parent}. Make it first.")
         self._disk = disk
         self._force = force
@@ -80,6 +80,9 @@ class JournaledOutput:
         self.state: State | None = None
         self.published: State | None = None
         self._header: Mapping[str, Any] | None = None
+        with self._reported():
+            for name in side_files(path):
+                disk.size(name)  # fails for a name that is too long, or a link that leads to itself
         journal_path = self._beside(journal.SUFFIX)
         self._is_first = disk.size(journal_path) is None
         if self._is_first and not resume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edgewren.archive import lines
@@ -78,13 +79,14 @@ def resolve_format(source: str | Path, requested: str | None, *, encoding: str =
         return "csv"
     by_name = format_of(source)
     path = Path(source)
-    if path.is_file() and (_suffix(source) in _LOOKED_INTO or by_name is None):
+    looked_into = by_name is None or _suffix(source) in _LOOKED_INTO
+    if looked_into and os.path.isfile(path):  # noqa: PTH113  a name that is too long is none's; opening it says so
         seen = _seen(path, formats, encoding)
         if seen is not None:
             return seen
     if by_name is not None:
         return by_name
-    if not path.exists():  # the likelier mistake of the two
+    if not os.path.exists(path):  # noqa: PTH110  the likelier mistake of the two
         raise InputError(f"{source} does not exist. Check the path.")
     if path.is_dir():
         raise InputError(f"{source} is a folder, expected a file. Name the files in it.")

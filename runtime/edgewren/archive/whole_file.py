@@ -48,13 +48,16 @@ class WholeFile:
     def __init__(self, path: str | Path, *, force: bool = False) -> None:
         self.name = str(path)
         named, found = Path(path), Path(os.path.realpath(path))
-        self.path = found if found.exists() or not named.exists() else named  # /dev/stdout leads to a pipe without name
         self._finished = False
         self._direct = False
-        if self.path.exists():
-            if self.path.is_dir():
+        with self._reported():
+            # /dev/stdout leads to a pipe without name.
+            self.path = found if _mode(found) is not None or _mode(named) is None else named
+            mode = _mode(self.path)
+        if mode is not None:
+            if stat.S_ISDIR(mode):
                 raise OutputError(f"{path} is a folder, expected a file name.")
-            self._direct = not stat.S_ISREG(self.path.stat().st_mode)
+            self._direct = not stat.S_ISREG(mode)
             if not force and not self._direct:
                 raise UsageError(f"{path} exists already. Use --force to replace it, or name another file.")
         # A name of its own: one that somebody else could have chosen would write over theirs.
@@ -113,6 +116,14 @@ class WholeFile:
         except OSError as error:
             untouched = "" if self._direct else " Nothing was changed there."
             raise OutputError(f"{self.name} cannot be written: {error.strerror or error}.{untouched}") from error
+
+
+def _mode(path: Path) -> int | None:
+    """Return what kind of file has a name, None where none has it. Raises OSError where none can."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 class StandardOutput:

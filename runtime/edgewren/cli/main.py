@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 import edgewren
 from edgewren.cli import bench, doctor, evaluate, hub, info, score, serve, summarize, verify
 from edgewren.display import escaped
-from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyError, OutputError
+from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyError, OutputError, UsageError
 
 MAXIMUM_FIELD_CHARACTERS = 2**20
 """Longest field of a CSV file."""
@@ -40,6 +40,7 @@ _NO_GLYPH = r"Glyph \d+ .*missing from|Matplotlib currently does not support .* 
 """Warnings of matplotlib, one for each character of a label that its font lacks: the picture shows a box instead."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -121,6 +122,8 @@ def _run_and_tell(args: argparse.Namespace, *, debug: bool) -> int:
     except OSError as error:
         if error.filename is None and error.errno in _FULL:  # what was printed went nowhere
             return _fail(f"error: Standard output cannot be written: {error.strerror}.", OutputError.exit_code)
+        if error.errno in _NO_NAMES:  # of whichever option
+            return _fail(f"error: {error.filename} cannot be used: {error.strerror}.", UsageError.exit_code)
         return _unexpected(error, debug=debug)
     except BaseException as error:  # noqa: BLE001  panics of Rust extensions are BaseException; no traceback reaches a user
         return _unexpected(error, debug=debug)

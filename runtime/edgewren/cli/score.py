@@ -256,7 +256,7 @@ def _progress(inputs: list[str]) -> Iterator[Callable[[int, int], None]]:
 
     try:
         sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in expand(inputs)]
-    except EdgewrenError:
+    except (EdgewrenError, OSError):
         sizes = [0]  # the run itself says what is wrong
     # % by bytes, which are known beforehand; rows beside it, which people count in.
     total = sum(sizes) if all(sizes) else None

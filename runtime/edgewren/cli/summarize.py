@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     zone = zone_named(args.timezone or "UTC")
     args.scored = expand(args.scored)
     _check_no_input(args)
-    missing = next((name for name in args.scored if name != STDIN and not Path(name).exists()), None)
+    missing = next((name for name in args.scored if name != STDIN and not os.path.exists(name)), None)  # noqa: PTH110
     if missing is not None:
         raise InputError(f"{missing} does not exist. Check the path.")
     if args.plot:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,8 @@ class _ParquetTable(Table):
             )
         pa, pq = _arrow(f"Reading {source}")
         path = Path(source)
-        if not path.is_file():
-            what = "is not a file" if path.exists() else "does not exist"
+        if not os.path.isfile(path):  # noqa: PTH113  a name that is too long is none's
+            what = "is not a file" if os.path.exists(path) else "does not exist"  # noqa: PTH110
             raise InputError(f"{source} {what}. Check the path.")
         self._errors = (pa.ArrowException, OSError, ValueError)
         try:
