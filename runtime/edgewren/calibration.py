@@ -69,6 +69,13 @@ def fit_temperature(logits: ArrayLike, true_indices: ArrayLike) -> float:
     return math.exp((low + high) / 2)
 
 
+def says_nothing(factor: float) -> bool:
+    """Whether a fitted factor is the lower end of the search: no larger one was better, since logits are no higher for
+    right classes than for wrong ones. All classes then come out as about equally probable.
+    """
+    return math.log(factor) < _LOG_BOUNDS[0] + 1e-6
+
+
 def cross_fitted(logits: ArrayLike, true_indices: ArrayLike, folds: ArrayLike) -> NDArray[np.float64]:
     """Return each row's logits, float64 [n, C], times a factor that was fitted on the rows of all other folds.
 

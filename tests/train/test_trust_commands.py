@@ -88,6 +88,16 @@ def test_no_calibration_leaves_scores_as_they_come(data, sentence_folder, tmp_pa
     assert description(tmp_path / "m")["temperature"] == 1.0
 
 
+def test_a_model_that_learned_nothing_is_told(sentence_folder, tmp_path, capsys, cache):
+    texts = tiny_models.toy_texts(40)[0]
+    path = tmp_path / "posts.csv"
+    path.write_text("text,label\n" + "".join(f'"{text}",a\n"{text}",b\n' for text in texts), encoding="utf-8")
+    options = ["--encoder", str(sentence_folder("bert")), "--folds", "2", "--output", str(tmp_path / "m")]
+    assert main(["train", "ridge", str(path), *options]) == 0
+    assert "logits are no higher for right labels than for wrong ones" in capsys.readouterr().err
+    assert description(tmp_path / "m")["temperature"] < 1e-4
+
+
 @pytest.mark.slow
 def test_lora_holds_out_a_validation_part_by_default(data, encoder_folder, tmp_path, capsys):
     options = ["--encoder", str(encoder_folder("bert")), "--epochs", "1", "--max-length", "24"]

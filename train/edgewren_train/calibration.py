@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewren.calibration import MINIMUM_ROWS, coverage, cross_fitted, fit_temperature, judge, reliability
+from edgewren.calibration import MINIMUM_ROWS, coverage, cross_fitted, fit_temperature, judge, reliability, says_nothing
 from edgewren_train.out_of_fold import OutOfFold
 
 
@@ -46,6 +46,11 @@ def calibrate(
         f"{before['log_loss']['value']:.3f} -> {after['log_loss']['value']:.3f}; labels changed: "
         f"{account['labels_changed']}"
     )
+    if says_nothing(temperature):
+        say(
+            "warning: on these rows the model's logits are no higher for right labels than for wrong ones, so all "
+            "labels get about the same probability: it has learned nothing that holds for other texts"
+        )
     return temperature, account
 
 
