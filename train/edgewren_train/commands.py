@@ -15,6 +15,7 @@ from edgewren_train.seeds import one_seed
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
+    from edgewren_train.exit_heads import ExitPlan
     from edgewren_train.ridge_settings import RidgeSettings
     from edgewren_train.run_summary import Summary
 
@@ -22,6 +23,7 @@ ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _MINIMUM_ROWS_PER_LABEL = 2
 _DEFAULT_SPLIT = "validation:0.2"
 _EXITS_SPLIT = "folds:5"
+_EXIT_DIFFERENCE = 0.005
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -104,9 +106,10 @@ def _add_exits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit-difference",
         type=float,
+        default=_EXIT_DIFFERENCE,
         metavar="P",
         help="with --exits: share of labels that may differ from the full model's, proved at 95 %% confidence "
-        "(default: 0.005)",
+        f"(default: {_EXIT_DIFFERENCE})",
     )
 
 
@@ -170,7 +173,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def _run_ridge(args: argparse.Namespace) -> int:
     from edgewren_train.depth_run import parse_depth
     from edgewren_train.embedding import default_cache
-    from edgewren_train.exit_heads import parse_exits
     from edgewren_train.ridge_run import run_ridge
 
     settings = ridge_settings(args)
@@ -180,7 +182,7 @@ def _run_ridge(args: argparse.Namespace) -> int:
         output,
         settings,
         depth=parse_depth(args.depth),
-        exits=parse_exits(args.exits, args.exit_difference),
+        exits=_exits(args),
         test=test,
         device=torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
@@ -193,11 +195,10 @@ def _run_ridge(args: argparse.Namespace) -> int:
 
 def _run_lora(args: argparse.Namespace) -> int:
     from edgewren_train.depth_run import parse_depth
-    from edgewren_train.exit_heads import parse_exits
     from edgewren_train.lora_run import run_lora
     from edgewren_train.out_of_fold import Split
 
-    exits = parse_exits(args.exits, args.exit_difference)
+    exits = _exits(args)
     usual = _EXITS_SPLIT if exits is not None else _DEFAULT_SPLIT if args.max_steps is None else "none"
     split = Split.parse(args.calibrate or usual)
     recipe = lora_options.recipe(args)
@@ -223,6 +224,19 @@ def _run_lora(args: argparse.Namespace) -> int:
     )
     print_summary(summary, as_json=args.json)
     return 0
+
+
+def _exits(args: argparse.Namespace) -> ExitPlan | None:
+    """Return what `_add_exits` read.
+
+    Raises:
+        UsageError: --exits is wrong, or --exit-difference stands without it.
+    """
+    from edgewren_train.exit_heads import parse_exits
+
+    if args.exits is None and args.exit_difference != _EXIT_DIFFERENCE:
+        raise UsageError("--exit-difference is of early exits: add --exits auto, or leave it out.")
+    return parse_exits(args.exits, args.exit_difference)
 
 
 def ridge_settings(args: argparse.Namespace) -> RidgeSettings:

@@ -40,17 +40,14 @@ class ExitPlan:
     confidence: float = early.CONFIDENCE
 
 
-def parse_exits(spec: str | None, allowed: float | None) -> ExitPlan | None:
-    """Read --exits ("auto", layers like 0,2,4, or nothing) and --exit-difference.
+def parse_exits(spec: str | None, allowed: float) -> ExitPlan | None:
+    """Read --exits: "auto", layers like 0,2,4, or nothing.
 
     Raises:
-        UsageError: something else, or a difference without exits.
+        UsageError: something else.
     """
     if spec is None:
-        if allowed is not None:
-            raise UsageError("--exit-difference is of early exits: add --exits auto, or leave it out.")
         return None
-    allowed = early.ALLOWED if allowed is None else allowed
     if spec == "auto":
         return ExitPlan(None, allowed)
     try:
