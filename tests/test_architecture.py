@@ -24,8 +24,7 @@ RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 # What works without, and says so: Parquet, pictures and integrations name their extra, a progress bar is left out.
 RUNTIME_OPTIONS = {
     "archive/formats/parquet.py": {"pyarrow"},  # archive/compression.py also takes a zstd package, by name
-    "heatmap.py": {"matplotlib"},
-    "share_plot.py": {"matplotlib"},
+    "picture.py": {"matplotlib"},
     "cli/score.py": {"tqdm"},
     "cli/summarize.py": {"tqdm"},
     "integrations/scikit_learn.py": {"sklearn"},
@@ -46,7 +45,17 @@ RUNTIME_OPTIONS = {
 INTEGRATIONS_USERS = ("cli/hub.py", "cli/score.py")
 FLOORS = (
     {"cli", "__main__"},
-    {"archive", "integrations", "serve", "verification", "diagnosis", "measurement"},
+    {
+        "archive",
+        "integrations",
+        "serve",
+        "verification",
+        "diagnosis",
+        "measurement",
+        "picture",
+        "heatmap",
+        "share_plot",
+    },
     {"classifier"},
     {"loading"},
     {"bundle"},
@@ -67,8 +76,6 @@ FLOORS = (
         "quantification",
         "probabilities",
         "calibration",
-        "heatmap",
-        "share_plot",
     },
     {
         "background",

@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgewren.errors import MissingDependencyError, OutputError
+from edgewren import picture
 
 _LARGEST_WITH_COUNTS = 30
 _NAME_CHARACTERS = 24
-
-
-def check_available() -> None:
-    """Raise MissingDependencyError if matplotlib is not installed."""
-    _figure_class()
 
 
 def draw(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | Path) -> None:
@@ -30,9 +25,8 @@ def draw(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | 
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written. What was there before is untouched.
     """
-    figure_class = _figure_class()
     classes = len(labels)
     shares = [[count / max(sum(row), 1) for count in row] for row in confusion]
     names = [_short(label) for label in labels]
@@ -40,8 +34,7 @@ def draw(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | 
     side = 0.62 * classes if classes <= _LARGEST_WITH_COUNTS else 0.2 * classes
     side = max(side, 2.4)
     margin = 0.085 * max(map(len, names)) + 0.7
-    # Figure alone, without pyplot: no global state, no window system, nothing to close.
-    figure: Any = figure_class(figsize=(side + margin + 1.0, side + margin + 0.5), dpi=150, layout="constrained")
+    figure = picture.new_figure(side + margin + 1.0, side + margin + 0.5)
     axes: Any = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     font = 10 if classes <= 12 else 8 if classes <= _LARGEST_WITH_COUNTS else 6
@@ -75,20 +68,7 @@ def draw(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | 
     bar.outline.set_visible(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"A heat map needs matplotlib, which cannot be imported ({error}). Run: pip install 'edgewren[plot]'."
-        ) from error
-    return Figure
+    picture.save(figure, path)
 
 
 def _short(label: str) -> str:

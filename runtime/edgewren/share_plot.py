@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgewren import picture
 from edgewren.display import shortened
-from edgewren.errors import MissingDependencyError, OutputError, UsageError
+from edgewren.errors import UsageError
 
 MOST_GROUPS = 60
 """Names can be read up to here."""
@@ -26,11 +27,6 @@ class Series:
     label: str
     naive: Sequence[float]
     shares: Sequence[tuple[float, float, float]] | None
-
-
-def check_available() -> None:
-    """Raise MissingDependencyError if matplotlib is not installed."""
-    _figure_class()
 
 
 def draw(
@@ -58,13 +54,12 @@ def draw(
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written. What was there before is untouched.
         UsageError: there are too many labels to draw.
     """
     panels = list(series[1:]) if len(series) == 2 else list(series)
     if len(panels) > MOST_PANELS:
         raise UsageError(f"There are {len(panels)} labels; at most {MOST_PANELS} can be drawn. Use --csv instead.")
-    figure_class = _figure_class()
     in_time = positions is not None
     places = list(map(float, positions if positions is not None else range(len(groups))))
     if in_time:
@@ -74,8 +69,7 @@ def draw(
         columns = min(len(panels), 3)
         shape = (-(-len(panels) // columns), columns)
         size = (3.2 * columns + 2.4, (0.26 * len(groups) + 1.1) * shape[0] + 0.7)
-    # Figure alone, without pyplot: no global state, no window system, nothing to close.
-    figure: Any = figure_class(figsize=size, dpi=150, layout="constrained")
+    figure = picture.new_figure(*size)
     grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, entry in zip(grid, panels, strict=False):
         _draw_panel(axes, entry, places, in_time=in_time, confidence=confidence)
@@ -102,10 +96,7 @@ def draw(
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    picture.save(figure, path)
 
 
 def _draw_panel(axes: Any, entry: Series, places: list[float], *, in_time: bool, confidence: float) -> None:
@@ -131,13 +122,3 @@ def _draw_panel(axes: Any, entry: Series, places: list[float], *, in_time: bool,
     axes.grid(visible=True, axis="y" if in_time else "x", linewidth=0.4, alpha=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"A plot needs matplotlib, which cannot be imported ({error}). Run: pip install 'edgewren[plot]'."
-        ) from error
-    return Figure

@@ -13,7 +13,9 @@ import subprocess
 import sys
 
 import pytest
+from faulty_disk import FullDisk
 
+from edgewren import picture
 from edgewren.cli import main as cli
 from edgewren.cli.main import main, parse
 
@@ -282,7 +284,7 @@ def test_labels_that_standard_output_cannot_encode_are_escaped(make_bundle, tmp_
     bundle = make_bundle(tmp_path / "bundle", labels=("中立", "parti😀san"))
     (tmp_path / "t.csv").write_text("text,label\ngood,中立\nbad,parti😀san\n", encoding="utf-8")
     argv = ["info", bundle] if verb == "info" else ["evaluate", tmp_path / "t.csv", "--model", bundle]
-    command = [sys.executable, "-c", "from edgewren.cli.main import console; console()", *map(str, argv)]
+    command = [sys.executable, "-m", "edgewren", *map(str, argv)]
     done = subprocess.run(command, env={**os.environ, **encoding}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"\u4e2d\u7acb" in done.stdout
@@ -442,6 +444,17 @@ def test_a_heat_map_replaces_nothing(tweets, tiny_bundle, tmp_path, capsys):
     assert tweets.read_bytes() == before
     assert main([*argv, str(tmp_path / "none" / "x.png")]) == 6
     assert "its folder does not exist" in capsys.readouterr().err
+
+
+def test_a_full_disk_costs_the_heat_map_alone(tweets, tiny_bundle, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(picture, "WholeFile", FullDisk)
+    argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--resamples", "10"]
+    assert main([*argv, "--heatmap", str(tmp_path / "x.png")]) == 6
+    out, err = capsys.readouterr()
+    assert "balanced accuracy" in out
+    assert "x.png cannot be written: No space left on device" in err
+    assert not list(tmp_path.glob("x.png*"))
 
 
 def test_evaluate_json_is_one_document(tweets, tiny_bundle, make_bundle, tmp_path, capsys):

@@ -9,10 +9,13 @@ import json
 import shutil
 import struct
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_disk import FullDisk
 
+from edgewren import picture
 from edgewren.archive import tally
 from edgewren.archive.periods import period_of, zone_named
 from edgewren.archive.tally import count_labels
@@ -444,6 +447,8 @@ def test_what_is_read_is_not_written_over(tmp_path, bundle, capsys):
         assert "is one of the files that are read" in capsys.readouterr().err
     assert main([*argv, "--output", "x.csv", "--plot", "x.csv"]) == 2
     assert "x.csv is named twice" in capsys.readouterr().err
+    assert main([*argv, "--output", "x.csv", "--plot", str(Path("x.csv").resolve())]) == 2
+    assert "x.csv is named twice" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 
@@ -491,6 +496,19 @@ def test_a_plot_is_a_png_of_readable_size(tmp_path, bundle, capsys, options, adj
     assert all(300 < side < 3000 for side in struct.unpack(">II", data[16:24]))
     assert main(argv) == 2, "an existing picture is not replaced"
     capsys.readouterr()
+
+
+def test_a_full_disk_costs_the_plot_alone(tmp_path, bundle, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    png = tmp_path / "p.png"
+    png.write_bytes(b"the one before")
+    monkeypatch.setattr(picture, "WholeFile", FullDisk)
+    argv = ["summarize", str(scored(tmp_path / "a.csv")), "--by", "author", "--model", str(bundle), "--force"]
+    assert main([*argv, "--plot", str(png), "--output", str(tmp_path / "o.csv")]) == 6
+    assert "p.png cannot be written: No space left on device. Nothing was changed there." in capsys.readouterr().err
+    assert png.read_bytes() == b"the one before"
+    assert (tmp_path / "o.csv").read_text().startswith("group,rows")
+    assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewren.errors import OutputError
+from edgewren import picture
 from edgewren.metrics import Estimate
 
 _NAME_CHARACTERS = 40
@@ -52,7 +52,7 @@ def pareto(points: Sequence[Point], path: Path) -> None:
     for text in legend.get_texts():
         text.set_parse_math(False)  # a folder's name may hold dollar signs
     axes.grid(alpha=0.25)
-    _save(figure, path)
+    picture.save(figure, path)
 
 
 def heat_map(
@@ -101,7 +101,7 @@ def heat_map(
     axes.set_title("balanced accuracy, mean ± standard deviation over seeds", fontsize=9)
     bar = figure.colorbar(image, ax=axes, shrink=0.85)
     bar.outline.set_visible(False)
-    _save(figure, path)
+    picture.save(figure, path)
 
 
 def scatter(
@@ -120,22 +120,12 @@ def scatter(
         axes.set_xlabel(name.replace("_", " "))
         axes.grid(alpha=0.25)
     (panels[0] if len(axes_values) > 1 else panels).set_ylabel("balanced accuracy, mean over seeds")
-    _save(figure, path)
+    picture.save(figure, path)
 
 
 def _figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    # Figure alone, without pyplot: no global state, no window system, nothing to close.
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = picture.new_figure(width, height)
     return figure, figure.subplots(1, columns)
-
-
-def _save(figure: Any, path: Path) -> None:
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def _value(value: Any) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewren.cli.score import add_model_options
 from edgewren.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from edgewren.archive.labelled import LabelledTexts
+    from edgewren.classifier import Classifier
+    from edgewren.metrics import Comparison, Evaluation
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from edgewren.classifier import Classifier
 
     if args.heatmap:
-        from edgewren.heatmap import check_available
+        from edgewren.picture import check_available
 
         check_available()  # before the scoring, not after it
         if Path(args.heatmap).exists():
@@ -82,11 +88,21 @@ def run(args: argparse.Namespace) -> int:
     if len(models) == 2:
         known = dict.fromkeys(models[0].labels + models[1].labels)
         comparison = metrics.compare(data.labels, predictions[0], predictions[1], list(known), **options)
-    if args.heatmap:
+    _print(args, data, models, evaluations, comparison)
+    if args.heatmap:  # last: a full disk costs the picture alone
         from edgewren.heatmap import draw
 
         draw(evaluations[0].confusion, evaluations[0].labels, args.heatmap)
+    return 0
 
+
+def _print(
+    args: argparse.Namespace,
+    data: LabelledTexts,
+    models: Sequence[Classifier],
+    evaluations: Sequence[Evaluation],
+    comparison: Comparison | None,
+) -> None:
     if args.json:
         document: dict[str, Any] = {
             "rows": len(data.texts),
@@ -101,12 +117,11 @@ def run(args: argparse.Namespace) -> int:
                 "comparison": comparison.as_dict(),
             }
         print(json.dumps(document, ensure_ascii=True, allow_nan=False))
-        return 0
+        return
     for model, evaluation in zip(models, evaluations, strict=True):
         print(f"== {model.bundle.path} ({model.variant}) on {data.path}\n{evaluation.as_text()}\n")
     if comparison is not None:
         print(f"== A: {models[0].bundle.path}, B: {models[1].bundle.path}\n{comparison.as_text()}\n")
-    return 0
 
 
 def _describe(model: Any) -> dict[str, str]:

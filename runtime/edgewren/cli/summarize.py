@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     if missing is not None:
         raise InputError(f"{missing} does not exist. Check the path.")
     if args.plot:
-        from edgewren.share_plot import check_available
+        from edgewren.picture import check_available
 
         check_available()  # before the counting, not after it
     bundle = bundle_of(args.scored, args.model)
@@ -134,12 +134,12 @@ def run(args: argparse.Namespace) -> int:
         confidence=args.confidence,
         largest=args.top,
     )
-    if args.plot:
-        _plot(summary, args.plot)
     as_json = args.json or (not args.csv and (args.output or "").lower().endswith(".json"))
     as_csv = args.csv or (not args.json and (args.output or "").lower().endswith(".csv"))
     text = summary.as_json() if as_json else summary.as_csv() if as_csv else summary.as_text()
     _write(text, args.output, force=args.force)
+    if args.plot:
+        _plot(summary, args.plot)
     if as_csv or as_json or args.output:
         counted, left = summary.total.rows, tally.rows - summary.total.rows
         print(f"{counted:,} rows counted, {left:,} left out, {len(summary.groups):,} groups", file=sys.stderr)
@@ -169,7 +169,7 @@ def _check(args: argparse.Namespace) -> None:
     for name in (args.output, args.plot):
         if name is not None and name != "-" and Path(name).is_file() and not args.force:
             raise UsageError(f"{name} exists already. Use --force to replace it, or name another file.")
-    if args.plot is not None and args.plot == args.output:
+    if None not in (args.plot, args.output) and os.path.realpath(args.plot) == os.path.realpath(args.output):
         raise UsageError(f"{args.plot} is named twice, with --output and --plot. Name two files.")
 
 
