@@ -91,6 +91,8 @@ def read_trained_model(path: str | Path) -> TrainedModel:
             held_out=_held_out(folder / "out_of_fold.jsonl"),
             members=_members(folder) if kind == "ensemble" else (),
         )
+    except OSError as error:
+        raise BundleError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BundleError):
             raise

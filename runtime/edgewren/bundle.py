@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +55,13 @@ class Bundle:
         """
         folder = names.resolve(path)
         wanted = None if expected_sha256 is None else _wanted(expected_sha256)
-        if not os.path.isdir(folder):  # noqa: PTH112  a name that is too long is none's
+        try:
+            is_folder = stat.S_ISDIR(folder.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            is_folder = False
+        except OSError as error:
+            raise BundleMissingError(f"{folder} cannot be read: {error.strerror}.") from error
+        if not is_folder:
             raise BundleMissingError(f"{folder} is not a folder. Expected a bundle written by 'edgewren export'.")
         if (folder / "model.json").is_file() and not (folder / MANIFEST).exists():
             raise BundleMissingError(
@@ -171,7 +178,7 @@ def check_content(name: str, data: bytes, labels: Sequence[str], where: str) -> 
 
 
 def _wanted(sha256: str) -> str:
-    wanted = sha256.strip().lower()
+    wanted = sha256.strip().lower() if isinstance(sha256, str) else ""
     if len(wanted) != 64 or not set(wanted) <= set("0123456789abcdef"):
         raise UsageError(f"The required SHA-256 is {sha256!r}, expected 64 hexadecimal digits.")
     return wanted

@@ -372,11 +372,15 @@ def _whole_number(name: str, value: object) -> int:
 
 
 def _refuse_no_list(texts: Iterable[str], place: str) -> None:
-    """Refuse what can be iterated over, and gives something else than its texts."""
+    """Refuse what is no list of texts, and what can be iterated over, but gives something else than its texts."""
     if isinstance(texts, str):
         raise TypeError(f"{place} is a single str; pass a list of texts, for example [text].")
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):  # a table gives its columns' names
         raise TypeError(f"{place} is a {type(texts).__name__}; pass one column of it, for example table['text'].")
+    try:
+        iter(texts)
+    except TypeError as error:  # arrays of no dimension only say so when asked
+        raise TypeError(f"{place} is {type(texts).__name__} ({texts!r:.80}), expected a list of texts.") from error
 
 
 def _checked(texts: Sequence[str], place: str = "texts", start: int = 0) -> list[str]:

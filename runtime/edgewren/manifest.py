@@ -191,6 +191,11 @@ def _parse(raw: bytes, path: Path) -> Manifest:
     )
 
 
+def is_formula(label: str) -> bool:
+    """Whether a spreadsheet would take a label for a formula; numbers may have signs."""
+    return label[0] in "=@+-" and not _SIGNED_NUMBER.fullmatch(label)
+
+
 class _Checker:
     """Checks of single manifest fields, with one form of message."""
 
@@ -206,7 +211,7 @@ class _Checker:
         for label in value:
             if not isinstance(label, str) or not 1 <= len(label) <= 128 or not label.isprintable():
                 raise self.refusal("labels", label, "names of 1 to 128 printable characters")
-            if label[0] in "=@+-" and not _SIGNED_NUMBER.fullmatch(label):
+            if is_formula(label):
                 raise self.refusal(
                     "labels", label, "names that no spreadsheet takes for a formula (numbers may have signs)"
                 )

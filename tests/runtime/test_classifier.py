@@ -237,6 +237,16 @@ def test_windows_and_threads_may_be_larger_than_there_can_be(tiny_bundle, classi
         assert many.predict(["good", "bad bad"]) == expected
 
 
+@pytest.mark.parametrize("texts", [None, 5, np.array("good")], ids=["None", "int", "array of no dimension"])
+def test_what_is_no_list_is_named(classifier, texts):
+    expected = rf"texts is {type(texts).__name__} \(.*\), expected a list of texts"
+    for ask in (classifier.predict, classifier.score, classifier.stream):
+        with pytest.raises(TypeError, match=expected):
+            ask(texts)
+    with pytest.raises(TypeError, match=r"windows\[1\] is int \(5\), expected a list of texts"):
+        list(classifier.score_windows([["good"], 5]))
+
+
 def test_options_out_of_range_are_refused(tiny_bundle, classifier):
     with pytest.raises(UsageError, match="threads is 0"):
         Classifier.load(tiny_bundle, threads=0)
@@ -248,6 +258,8 @@ def test_options_out_of_range_are_refused(tiny_bundle, classifier):
         classifier.stream(["good"], window=1.5)
     with pytest.raises(TypeError, match=r"threads is 1\.0 \(float\), expected a whole number"):
         classifier.with_threads(1.0)
+    with pytest.raises(UsageError, match="The required SHA-256 is 5, expected"):
+        Classifier.load(tiny_bundle, expected_sha256=5)
     with pytest.raises(BundleError, match="no variant 'int9'. It has: fp32"):
         Classifier.load(tiny_bundle, variant="int9")
     with pytest.raises(DeviceError, match="Unknown device 'tpu'"):

@@ -228,6 +228,34 @@ console()
     assert process.returncode == -signal.SIGINT
 
 
+OVERRIDES = "-dac_override,-dac_read_search"
+AS_ANYBODY = ["setpriv", f"--bounding-set={OVERRIDES}", f"--inh-caps={OVERRIDES}"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.skipif(bool(AS_ANYBODY) and shutil.which("setpriv") is None, reason="root may enter any folder")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["info", "{folder}/bundle"],
+        ["evaluate", "{folder}/a.csv"],
+        ["score", "{folder}/a.csv"],
+        ["score", "{csv}", "-o", "{folder}/out.csv"],
+        ["summarize", "{folder}/a.csv", "--by", "author"],
+        ["evaluate", "{csv}", "--heatmap", "{folder}/x.png"],
+    ],
+)
+def test_a_folder_that_may_not_be_entered_is_no_bug(tmp_path, argv):
+    folder, path = tmp_path / "locked", tmp_path / "a.csv"
+    path.write_text("text,label\na,neutral\nb,partisan\n", encoding="utf-8")
+    folder.mkdir()
+    folder.chmod(0o600)
+    command = [*AS_ANYBODY, sys.executable, "-m", "edgewren", *(word.format(folder=folder, csv=path) for word in argv)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder.chmod(0o700)
+    assert done.returncode in (2, 3, 4, 6)
+    assert "Permission denied" in done.stderr
+
+
 def test_missing_package_of_a_verb_names_its_extra(monkeypatch, capsys):
     verb_that(monkeypatch, raising(ModuleNotFoundError("No module named 'torch'", name="torch")), extra="train")
     assert main(["doctor"]) == 2

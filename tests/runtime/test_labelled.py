@@ -88,6 +88,7 @@ def test_missing_column_names_those_there_are(tmp_path, options, message):
         ("a,x\nb\n", r"row 2: 1 fields where the header has 2"),
         ("a,x\nb,y\x07z\n", r"row 2: the label is 'y\\x07z', which has characters that cannot be printed"),
         (f"a,x\nb,{'y' * 129}\n", r"row 2: the label is 129 characters long"),
+        ("a,-1\nb,+ve\nc,-ve\n", r"2 of 3 rows .* row 2: the label is '\+ve', which a spreadsheet takes for a formula"),
         ("a,x\n" + ",y\n" * 7, r"7 of 8 rows .*row 2.*row 6: the text is empty; and 2 more"),
         ("a,x\nb,x\n", r"every row has the label 'x'"),
         ("", r"has no rows, only columns: text, label"),

@@ -71,4 +71,6 @@ def read_trained(path: str | Path) -> Trained:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, BundleError):
             raise
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise BundleError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from error
         raise BundleError(f"{folder} is damaged ({type(error).__name__}: {error}). Train again.") from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgewren.archive.inputs import check_column
 from edgewren.archive.readers import Number, json_text, open_table
 from edgewren.errors import InputError
+from edgewren.manifest import is_formula
 
 MAXIMUM_CLASSES = 100
 MAXIMUM_LABEL_CHARACTERS = 128
@@ -182,6 +183,8 @@ def _label(value: object) -> tuple[str, str | None]:
         return text, f"{len(text)} characters long, at most {MAXIMUM_LABEL_CHARACTERS} are possible"
     if not text.isprintable():
         return text, f"{text[:60]!r}, which has characters that cannot be printed"
+    if is_formula(text):
+        return text, f"{text[:60]!r}, which a spreadsheet takes for a formula"
     return text, None
 
 

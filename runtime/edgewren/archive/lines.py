@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import os
 import sys
 from collections.abc import Iterator, Sized
 from pathlib import Path
@@ -46,6 +47,16 @@ _WIDE_ZEROS: dict[tuple[bool, ...], str] = {
     (True, False, True, False): "utf-16-be",
 }
 """Which of each four bytes are zero in the letters that tables and JSON begin with."""
+
+
+def check_there(source: str | Path) -> None:
+    """Raise InputError where nothing has a name, or nobody may look."""
+    try:
+        os.stat(source)  # noqa: PTH116  of a str as it is
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{source} does not exist. Check the path.") from error
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}. Check path and permissions.") from error
 
 
 class ByteSource:

@@ -86,8 +86,7 @@ def resolve_format(source: str | Path, requested: str | None, *, encoding: str =
             return seen
     if by_name is not None:
         return by_name
-    if not os.path.exists(path):  # noqa: PTH110  the likelier mistake of the two
-        raise InputError(f"{source} does not exist. Check the path.")
+    lines.check_there(path)  # the likelier mistake of the two
     if path.is_dir():
         raise InputError(f"{source} is a folder, expected a file. Name the files in it.")
     raise UsageError(f"{source}: cannot tell the format from the name. Name it with --format {'|'.join(formats)}.")

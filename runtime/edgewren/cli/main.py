@@ -40,7 +40,8 @@ _NO_GLYPH = r"Glyph \d+ .*missing from|Matplotlib currently does not support .* 
 """Warnings of matplotlib, one for each character of a label that its font lacks: the picture shows a box instead."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+_NOT_OURS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Of a file that some option names: it cannot be, or may not be used."""
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -122,7 +123,7 @@ def _run_and_tell(args: argparse.Namespace, *, debug: bool) -> int:
     except OSError as error:
         if error.filename is None and error.errno in _FULL:  # what was printed went nowhere
             return _fail(f"error: Standard output cannot be written: {error.strerror}.", OutputError.exit_code)
-        if error.errno in _NO_NAMES:  # of whichever option
+        if error.filename is not None and error.errno in _NOT_OURS:
             return _fail(f"error: {error.filename} cannot be used: {error.strerror}.", UsageError.exit_code)
         return _unexpected(error, debug=debug)
     except BaseException as error:  # noqa: BLE001  panics of Rust extensions are BaseException; no traceback reaches a user

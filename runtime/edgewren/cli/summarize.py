@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import UsageError
 
 if TYPE_CHECKING:
     from edgewren.archive.summary import Summary
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Count, correct, print. Raises EdgewrenError as its parts do."""
     _check(args)
     from edgewren.archive.inputs import expand
+    from edgewren.archive.lines import check_there
     from edgewren.archive.periods import zone_named
     from edgewren.archive.readers import STDIN
     from edgewren.archive.summary import bundle_of, correction_of, summarize
@@ -95,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
     zone = zone_named(args.timezone or "UTC")
     args.scored = expand(args.scored)
     _check_no_input(args)
-    missing = next((name for name in args.scored if name != STDIN and not os.path.exists(name)), None)  # noqa: PTH110
-    if missing is not None:
-        raise InputError(f"{missing} does not exist. Check the path.")
+    for name in args.scored:
+        if name != STDIN:
+            check_there(name)
     if args.plot:
         from edgewren.picture import check_available
 

@@ -32,6 +32,7 @@ from edgewren.serve.messages import (
     parse_json,
     parse_predict,
     predict_answer,
+    wanted_outputs,
 )
 from edgewren.serve.models import Readiness, Served
 from edgewren.serve.queue import Answer, ClosedError, DeadlineError, QueueFullError
@@ -183,10 +184,12 @@ class _Service:
 
     async def infer(self, request: Request) -> Response:
         model = self._model(request.path_params["name"])
-        identity, texts = parse_infer(parse_json(await self._body(request)))
+        asked = parse_json(await self._body(request))
+        identity, texts = parse_infer(asked)
+        outputs = wanted_outputs(asked)
         self._check_size(len(texts))
         answer = await self._score(request, model, texts)
-        return JSONResponse(infer_answer(model.name, identity, model.classifier.labels, answer.logits))
+        return JSONResponse(infer_answer(model.name, identity, model.classifier.labels, answer.logits, outputs))
 
     async def info(self, _request: Request) -> Response:
         model = self._default

@@ -7,6 +7,7 @@ what they send, and KServe's Open Inference Protocol V2.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,11 @@ from edgewren.errors import InputError
 from edgewren.probabilities import softmax
 from edgewren.text import is_unicode
 
+OUTPUTS = ("label", "scores")
+"""Names of the outputs in the Open Inference Protocol."""
+
 _SHOWN = 60
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
 class RequestError(InputError):
@@ -147,9 +152,9 @@ def parse_infer(data: Any) -> tuple[str | None, list[str]]:
         raise RequestError('Expected an object with "inputs": [one tensor named text, of datatype BYTES].')
     tensor = inputs[0]
     if tensor.get("name") != "text" or tensor.get("datatype") != "BYTES":
+        name, datatype = tensor.get("name"), tensor.get("datatype")
         raise RequestError(
-            f"The input is {_shown(tensor.get('name'))} of datatype {_shown(tensor.get('datatype'))}, expected text "
-            "of datatype BYTES."
+            f"The input has the name {_word(name)} and the datatype {_word(datatype)}, expected text and BYTES."
         )
     values = tensor.get("data")
     shape = tensor.get("shape")
@@ -158,7 +163,9 @@ def parse_infer(data: Any) -> tuple[str | None, list[str]]:
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         raise RequestError("data holds something that is not text, expected a list of texts.")
     if shape not in ([len(values)], [len(values), 1]):
-        raise RequestError(f"shape is {_shown(shape)}, but data holds {len(values)} texts.")
+        numbers = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+        given = str(shape)[:_SHOWN] if numbers else _shown(shape)
+        raise RequestError(f"shape is {given}, but data holds {len(values)} texts.")
     identity = data.get("id")
     if identity is not None and not isinstance(identity, str):
         raise RequestError(f"id is {_shown(identity)}, expected text.")
@@ -167,8 +174,37 @@ def parse_infer(data: Any) -> tuple[str | None, list[str]]:
     return identity, values
 
 
-def infer_answer(name: str, identity: str | None, labels: Sequence[str], logits: NDArray[np.float32]) -> dict[str, Any]:
+def wanted_outputs(data: Any) -> tuple[str, ...]:
+    """Return the names of the outputs that a request asks for, in its order; all where it names none.
+
+    Raises:
+        RequestError: there is no such output.
+    """
+    outputs = data.get("outputs")
+    if outputs is None or outputs == []:
+        return OUTPUTS
+    if not isinstance(outputs, list):
+        raise RequestError(f"outputs is {_shown(outputs)}, expected a list of objects with a name.")
+    names: list[str] = []
+    for entry in outputs:
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if name not in OUTPUTS:
+            raise RequestError(f"outputs has the name {_word(name)}, expected some of: {', '.join(OUTPUTS)}.")
+        names.append(name)
+    return tuple(names)
+
+
+def infer_answer(
+    name: str,
+    identity: str | None,
+    labels: Sequence[str],
+    logits: NDArray[np.float32],
+    outputs: Sequence[str] = OUTPUTS,
+) -> dict[str, Any]:
     """Return the answer to `parse_infer`: outputs label (BYTES [n]), scores (FP32 [n, labels], columns as `labels`).
+
+    Args:
+        outputs: those that are wanted, as `wanted_outputs` returns them.
 
     Raises:
         InputError: a text without finite scores, which FP32 in JSON cannot say.
@@ -178,18 +214,18 @@ def infer_answer(name: str, identity: str | None, labels: Sequence[str], logits:
         raise RequestError(f"The model gave no finite score for data[{row}].")
     scores = softmax(logits)
     best = logits.argmax(axis=1).tolist()
+    tensors: dict[str, dict[str, Any]] = {
+        "label": {"datatype": "BYTES", "shape": [len(best)], "data": [labels[index] for index in best]},
+        "scores": {
+            "datatype": "FP32",
+            "shape": list(scores.shape),
+            "data": [float(str(value)) for value in scores.ravel()],
+            "parameters": {"labels": list(labels)},
+        },
+    }
     answer: dict[str, Any] = {
         "model_name": name,
-        "outputs": [
-            {"name": "label", "datatype": "BYTES", "shape": [len(best)], "data": [labels[index] for index in best]},
-            {
-                "name": "scores",
-                "datatype": "FP32",
-                "shape": list(scores.shape),
-                "data": [float(str(value)) for value in scores.ravel()],
-                "parameters": {"labels": list(labels)},
-            },
-        ],
+        "outputs": [{"name": output, **tensors[output]} for output in outputs],
     }
     return answer if identity is None else {"id": identity, **answer}
 
@@ -205,6 +241,11 @@ def _flag(options: Mapping[str, Any], name: str, *, default: bool) -> bool:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _word(value: Any) -> str:
+    """Show a name that could be a protocol's own; anything longer may be somebody's text."""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else _shown(value)
 
 
 def _shown(value: Any) -> str:

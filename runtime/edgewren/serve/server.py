@@ -43,7 +43,7 @@ def bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError, TypeError, ValueError) as error:  # the latter two: no name that DNS could have
         raise UsageError(
-            f"{host}:{port} cannot be listened on: {error}. Choose another --port, or stop what uses it."
+            f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host, or stop what uses it."
         ) from error
 
 

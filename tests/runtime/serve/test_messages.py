@@ -17,6 +17,7 @@ from edgewren.serve.messages import (
     parse_json,
     parse_predict,
     predict_answer,
+    wanted_outputs,
 )
 
 LABELS = ("neutral", "partisan")
@@ -144,9 +145,11 @@ def test_infer_reads_a_tensor_of_texts(changes):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"name": "x"}, "expected text"),
-        ({"datatype": "FP32"}, "datatype"),
-        ({"shape": [3]}, "2 texts"),
+        ({"name": "x"}, "has the name x and .* expected text"),
+        ({"name": "somebody's text " * 3}, "has the name text and"),
+        ({"datatype": "FP32"}, "the datatype FP32"),
+        ({"shape": [3]}, r"shape is \[3\], but data holds 2 texts"),
+        ({"shape": ["x"]}, "shape is a list, but data holds 2 texts"),
         ({"shape": None}, "2 texts"),
         ({"data": ["a", 1]}, "not text"),
         ({"data": "ab"}, "not text"),
@@ -155,6 +158,21 @@ def test_infer_reads_a_tensor_of_texts(changes):
 def test_infer_refuses_what_is_no_tensor_of_texts(changes, match):
     with pytest.raises(RequestError, match=match):
         parse_infer(infer(**changes))
+
+
+def test_infer_answers_the_outputs_that_are_asked_for():
+    logits = np.array([[0, 1]], dtype=np.float32)
+    for asked, names in (
+        ({}, ["label", "scores"]),
+        ({"outputs": []}, ["label", "scores"]),
+        ({"outputs": [{"name": "scores"}]}, ["scores"]),
+        ({"outputs": [{"name": "scores", "parameters": {}}, {"name": "label"}]}, ["scores", "label"]),
+    ):
+        got = infer_answer("m", None, LABELS, logits, wanted_outputs(asked))
+        assert [output["name"] for output in got["outputs"]] == names
+    for wrong in ("scores", [{"name": "nope"}], ["scores"], [{}], {"name": "scores"}):
+        with pytest.raises(RequestError, match="outputs"):
+            wanted_outputs({"outputs": wrong})
 
 
 def test_infer_refuses_an_id_that_cannot_be_sent_back():

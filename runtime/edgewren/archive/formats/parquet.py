@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgewren.archive.lines import STDIN, UTF_8, checked_encoding
+from edgewren.archive.lines import STDIN, UTF_8, check_there, checked_encoding
 from edgewren.archive.rows import Block, Row, cell_text
 from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, Table, column_names
 from edgewren.errors import InputError, MissingDependencyError, UsageError
@@ -105,9 +104,9 @@ class _ParquetTable(Table):
             )
         pa, pq = _arrow(f"Reading {source}")
         path = Path(source)
-        if not os.path.isfile(path):  # noqa: PTH113  a name that is too long is none's
-            what = "is not a file" if os.path.exists(path) else "does not exist"  # noqa: PTH110
-            raise InputError(f"{source} {what}. Check the path.")
+        check_there(path)
+        if not path.is_file():
+            raise InputError(f"{source} is not a file. Check the path.")
         self._errors = (pa.ArrowException, OSError, ValueError)
         try:
             self._file: Any = pq.ParquetFile(path)
