@@ -18,7 +18,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "verify",
         help="check a bundle's files and its results on this machine",
         description="Compare every file with its SHA-256 in the manifest, and replay the bundle's golden texts through "
-        "every variant that runs on this machine.",
+        "every variant that runs on this machine. What the manifest itself says (temperature, thresholds of early "
+        "exits) is pinned by --require-sha256 alone.",
         epilog='example:\n  edgewren verify bias-bundle --require-sha256 "$(cat bias-bundle.sha256)"',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
