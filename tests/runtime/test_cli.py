@@ -16,6 +16,7 @@ import pytest
 from faulty_disk import FullDisk
 
 from edgewren import picture
+from edgewren.archive.results import added_names
 from edgewren.cli import main as cli
 from edgewren.cli.main import main, parse
 
@@ -436,6 +437,26 @@ def test_evaluate_prints_a_report(tweets, tiny_bundle, capsys):
     out = capsys.readouterr().out
     assert "balanced accuracy" in out
     assert "(fp32) on" in out
+
+
+@pytest.mark.parametrize("prefix", ["", "m_"])
+def test_evaluate_warns_of_labels_that_a_model_gave(tiny_bundle, tmp_path, capsys, prefix):
+    added = ",".join(added_names(("neutral", "partisan"), prefix))
+    rows = "good vote,neutral,partisan,0.6,0.4,0.6,ok\nbad tax,partisan,neutral,0.9,0.9,0.1,ok\n"
+    (tmp_path / "scored.csv").write_text(f"text,gold,{added}\n{rows}", encoding="utf-8")
+    argv = [
+        "evaluate",
+        str(tmp_path / "scored.csv"),
+        "--model",
+        str(tiny_bundle),
+        "--resamples",
+        "10",
+        "--label-column",
+    ]
+    assert main([*argv, f"{prefix}label"]) == 0
+    assert f"'{prefix}label' holds the labels that a model gave" in capsys.readouterr().err
+    assert main([*argv, "gold"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_evaluate_takes_the_default_model(tmp_path, tiny_bundle, capsys):

@@ -284,7 +284,9 @@ def read(
     minimum_per_class: int = _MINIMUM_ROWS_PER_LABEL,
     others: Sequence[str] = (),
 ) -> LabelledTexts:
-    """Read the labelled file that the arguments name, or another one with the same columns; warn of contradictions."""
+    """Read the labelled file that the arguments name, or another one with the same columns; warn of contradictions, and
+    of labels that a model gave.
+    """
     from edgewren.archive.labelled import read_labelled
 
     data = read_labelled(
@@ -296,6 +298,9 @@ def read(
         minimum_per_class=minimum_per_class,
         other_columns=others,
     )
+    scored = data.warning_if_scored(args.label_column)
+    if scored is not None:
+        say(scored)
     if data.contradictions and path is None:
         text, rows = data.contradictions[0]
         say(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgewren.archive.inputs import check_column
 from edgewren.archive.readers import Number, json_text, open_table
+from edgewren.archive.results import added_names
 from edgewren.errors import InputError
 from edgewren.manifest import is_formula
 
@@ -77,6 +78,16 @@ class LabelledTexts:
                     f"{self.path}, row {row} has the label {label!r}, which {whose} {phrase}: "
                     f"{', '.join(sorted(known))}. Correct it, or leave such rows out."
                 )
+
+    def warning_if_scored(self, label_column: str) -> str | None:
+        """Return a warning where the label column is one that scoring wrote: its labels are a model's own."""
+        prefix = label_column.removesuffix("label")
+        if prefix == label_column or not set(added_names(self.classes, prefix)) <= set(self.columns):
+            return None
+        return (
+            f"warning: {self.path} was scored by edgewren, and {label_column!r} holds the labels that a model gave. "
+            "Unless people have corrected them, name the column of your own with --label-column."
+        )
 
     def warning_if_seen(self, training: Mapping[str, Any], model: object) -> str | None:
         """Return a warning where a manifest's facts of the training name this file, or one with the same rows."""

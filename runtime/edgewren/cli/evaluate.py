@@ -65,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
         encoding=args.encoding,
     )
+    warning = data.warning_if_scored(args.label_column)
+    if warning is not None:
+        print(warning, file=sys.stderr)
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
     models: list[Classifier] = []
     predictions: list[list[str]] = []
