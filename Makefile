@@ -70,7 +70,7 @@ format: $(VENV)/.ready ## apply formatting and safe lint fixes
 bench: $(VENV)/.ready ## throughput beside the stacks that users would otherwise take
 	$(BIN)/python benchmarks/rivals.py --only edgewren-int8 edgewren-fp32 sentence-transformers transformers-pipeline
 
-bench-rivals: $(RIVALS_VENV)/.ready ## the same for all stacks, in an environment of their own; ten to fifteen minutes
+bench-rivals: $(RIVALS_VENV)/.ready ## the same for all stacks, in an environment of their own; about eighteen minutes
 	$(RIVALS_BIN)/python benchmarks/rivals.py $(OPTIONS)
 
 # torch comes first and alone: a plain resolve could take a newer build with gigabytes of CUDA.

@@ -567,3 +567,9 @@ def test_any_bytes_give_rows_or_an_error_of_ours(tmp_path_factory, data, kind):
     except EdgewrenError:
         return
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_bytes_that_a_named_encoding_lacks_are_no_reason_to_name_it_again(tmp_path):
+    path = write(tmp_path, "a.csv", b"text\nna\xc3\x8f\n")
+    with pytest.raises(InputError, match=r"is 0x8f, which is not valid cp1252 .* leave --encoding out"):
+        rows(path, encoding="cp1252")

@@ -192,12 +192,23 @@ def test_command_writes_table_heat_map_and_what_train_reads(csv_file, encoder_fo
         (["--trials", "0"], 2, "trials is 0"),
         (["--trials", "5"], 2, "--trials is of searches in ranges"),
         (["--validation", "1.5"], 2, "validation is 1.5"),
+        (["--validation", "nan"], 2, "validation is nan"),
+        (["--early-stopping", "-1"], 2, "early-stopping is -1"),
         (["--jobs", "0"], 2, "jobs is 0"),
     ],
 )
 def test_options_out_of_range_are_refused(csv_file, encoder_folder, tmp_path, capsys, options, code, message):
     assert main(command(csv_file, encoder_folder("bert"), tmp_path / "out", *options)) == code
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_that_was_refused_leaves_no_plan_to_hold_to(csv_file, encoder_folder, tmp_path, capsys):
+    argv = command(csv_file, encoder_folder("bert"), tmp_path / "out", "--seeds", "0", "--epochs", "1", "--rank", "2")
+    assert main([*argv, "--max-length", "1"]) != 0
+    assert not (tmp_path / "out").exists()
+    assert main([*argv, "--max-length", "16"]) == 0
+    assert "another plan" not in capsys.readouterr().err
 
 
 def await_runs(process, path, number):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.display import escaped
 from edgewren.errors import UsageError
 from edgewren_train import lora_options
 from edgewren_train.seeds import one_seed
@@ -338,7 +339,7 @@ def torch_device(requested: str) -> str:
 
 
 def say(message: str) -> None:
-    print(message, file=sys.stderr)  # noqa: T201  the command line speaks to people on stderr
+    print(escaped(message), file=sys.stderr)  # noqa: T201  the command line speaks to people on stderr
 
 
 def bar(total: int, title: str, *, unit: str = " texts") -> Callable[[int], None]:

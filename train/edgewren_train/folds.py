@@ -57,6 +57,12 @@ def repeated_folds(
     return out
 
 
+def check_share(share: float) -> None:
+    """Raise UsageError unless a share of rows to hold out is one."""
+    if not 0 < share < 1:
+        raise UsageError(f"validation is {share}, expected a share between 0 and 1, for example 0.15.")
+
+
 def one_split(
     labels: Sequence[str], *, share: float, seed: int, groups: Sequence[str] | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -66,8 +72,7 @@ def one_split(
         UsageError: share is not between 0 and 1.
         InputError: a class has too few rows to be in both parts.
     """
-    if not 0 < share < 1:
-        raise UsageError(f"validation is {share}, expected a share between 0 and 1, for example 0.15.")
+    check_share(share)
     if groups is not None:
         # The part of a grouped cross-validation whose size is nearest to the share.
         fold = repeated_folds(labels, folds=max(2, round(1 / share)), repeats=1, seed=seed, groups=groups)[0]

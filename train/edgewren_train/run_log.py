@@ -43,8 +43,7 @@ class RunLog:
                     )
                 if force:
                     with self.locked():
-                        for stale in (self.path, *folder.glob("sweep.db*")):
-                            stale.unlink(missing_ok=True)
+                        self._remove_runs()
             elif any(folder.iterdir()):
                 raise UsageError(f"{folder} is not empty and holds no runs. Choose another --output.")
             if force or not self._plan_path.exists():
@@ -76,6 +75,17 @@ class RunLog:
                     f"Another run is at work in {self.path.parent}. Wait for it, or choose another --output."
                 ) from error
             yield
+
+    def discard(self) -> None:
+        """Leave nothing of a run that was refused before anything was appended, and not the folder, if it is empty."""
+        with contextlib.suppress(OSError):
+            self._remove_runs()
+            self._plan_path.unlink(missing_ok=True)
+            self.path.parent.rmdir()
+
+    def _remove_runs(self) -> None:
+        for stale in (self.path, *self.path.parent.glob("sweep.db*")):
+            stale.unlink(missing_ok=True)
 
     def append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import EdgewrenError, InputError, UsageError
 from edgewren_train import lora
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
-from edgewren_train.folds import one_split
+from edgewren_train.folds import check_share, one_split
 from edgewren_train.lora_model import LoraBase, load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.run_log import RunLog
@@ -57,6 +57,7 @@ class SweepPlan:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise UsageError(f"seeds are {list(self.seeds)}, expected at least one, each once.")
+        check_share(self.validation)
         if self.trials < 1:
             raise UsageError(f"trials is {self.trials}, expected at least 1.")
         for settings in grid([axis for axis in self.axes if not axis.is_range]):
@@ -134,15 +135,20 @@ def run_sweep(
         raise UsageError(f"jobs is {jobs}, expected at least 1.")
     log = RunLog(folder, plan.as_dict(data), force=force)
     with log.locked():
-        study = open_study(folder, prune=plan.prune)
-        restore_killed(study)
-        if plan.is_grid:
-            for settings in grid(plan.axes):
-                study.enqueue_trial(settings, skip_if_exists=True)
-        if jobs == 1:
-            _work(data, folder, plan, groups, device, on_run=on_run)
-        else:
-            _work_in_processes(jobs, data, folder, plan, groups, device)
+        try:
+            study = open_study(folder, prune=plan.prune)
+            restore_killed(study)
+            if plan.is_grid:
+                for settings in grid(plan.axes):
+                    study.enqueue_trial(settings, skip_if_exists=True)
+            if jobs == 1:
+                _work(data, folder, plan, groups, device, on_run=on_run)
+            else:
+                _work_in_processes(jobs, data, folder, plan, groups, device)
+        except EdgewrenError:
+            if not any(log):  # a plan that was refused should not refuse the corrected one
+                log.discard()
+            raise
     return [Run.from_dict(record) for record in log]
 
 

@@ -244,10 +244,14 @@ class Lines:
 
     def _undecodable(self, place: int, line: int, error: UnicodeDecodeError) -> InputError:
         unpacked = " (unpacked)" if self._packed else ""
+        if self._encoding == UTF_8:
+            likely = _likely_encoding(error.object, place - error.start)
+            remedy = f"Name the file's encoding, for example --encoding {likely}."
+        else:
+            remedy = "So the file has another encoding: leave --encoding out for UTF-8, or name the right one."
         return InputError(
             f"{self._source.name}, line {line}: byte {place}{unpacked} is 0x{error.object[error.start]:02x}, which is "
-            f"not valid {self._encoding.removesuffix('-sig')} ({error.reason}). Name the file's encoding, for example "
-            f"--encoding {_likely_encoding(error.object, place - error.start)}."
+            f"not valid {self._encoding.removesuffix('-sig')} ({error.reason}). {remedy}"
         )
 
     def _chunks_and_end(self) -> Iterator[bytes]:

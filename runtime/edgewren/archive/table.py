@@ -166,14 +166,17 @@ def first_nameless(names: Sequence[str]) -> int | None:
     return next((place for place, name in enumerate(names) if not name.strip() and not (row_names and not place)), None)
 
 
-def column_names(table: Table) -> list[str]:
+def column_names(table: Table, *, blank: bool = False) -> list[str]:
     """Return the names of a table's columns for a format that begins with them, lone surrogates repaired.
+
+    Args:
+        blank: whether the format has columns whose names are blank.
 
     Raises:
         UsageError: what is written could not be read back: a name is blank, or two are the same once repaired.
     """
     names: dict[str, None] = {}
-    nameless = first_nameless(table.columns)
+    nameless = None if blank else first_nameless(table.columns)
     for place, key in enumerate(table.columns):
         name = repair(key)
         if name in names or place == nameless:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewren.cli.score import add_model_options
+from edgewren.display import escaped
 from edgewren.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     )
     warning = data.warning_if_scored(args.label_column)
     if warning is not None:
-        print(warning, file=sys.stderr)
+        print(escaped(warning), file=sys.stderr)
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
     models: list[Classifier] = []
     predictions: list[list[str]] = []
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         data.check_known(models[-1].labels, models[-1].bundle.path)
         warning = data.warning_if_seen(models[-1].bundle.manifest.training, models[-1].bundle.path)
         if warning is not None:
-            print(warning, file=sys.stderr)
+            print(escaped(warning), file=sys.stderr)
         predictions.append(models[-1].predict(data.texts))
     evaluations = [
         metrics.evaluate(data.labels, predicted, model.labels, **options)

@@ -291,3 +291,9 @@ def _reader_went_away() -> int:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or "no message"
+
+
+if __name__ == "__main__":  # the name of the process before `python -m edgewren` was there
+    from edgewren.__main__ import console
+
+    console()

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--host is empty. Name an address, for example 127.0.0.1, or 0.0.0.0 for all networks.")
     from edgewren.serve.app import Limits, build_app
     from edgewren.serve.models import Readiness, load_models
-    from edgewren.serve.server import bind, serve
+    from edgewren.serve.server import address, bind, serve
 
     listener = bind(args.host, args.port)
     models = load_models(
@@ -90,7 +90,6 @@ def run(args: argparse.Namespace) -> int:
     readiness = Readiness(models)
     app = build_app(models, readiness, Limits(args.max_body_bytes, args.max_texts, args.timeout))
     host, port = listener.getsockname()[:2]
-    address = f"[{host}]" if ":" in host else host
-    print(f"serving {', '.join(models)} on http://{address}:{port}", file=sys.stderr, flush=True)
+    print(f"serving {', '.join(models)} on http://{address(host, port)}", file=sys.stderr, flush=True)
     serve(app, models, readiness, listener, drain_s=args.drain_seconds, finish_s=args.timeout)
     return 0

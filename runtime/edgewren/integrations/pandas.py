@@ -63,8 +63,9 @@ def _present(column: Any, missing: Missing) -> Any:
     present = column.notna().to_numpy(dtype=np.bool_)
     if missing == "error" and not present.all():
         (row,) = column.index[[int(np.argmin(present))]].tolist()
+        name = "the column" if column.name is None else repr(column.name)
         raise InputError(
-            f"Row {row!r} of {column.name!r} has no text, and {int((~present).sum())} rows in all. Drop them (dropna), "
+            f"Row {row!r} of {name} has no text, and {int((~present).sum())} rows in all. Drop them (dropna), "
             'or pass missing="keep" to get no label for them.'
         )
     return present

@@ -74,9 +74,10 @@ class EdgewrenClassifier(ClassifierMixin, BaseEstimator):
         targets = np.array(labels)
         if y is not None:
             check_consistent_length(X, y)
-            given: list[Any] = list(dict.fromkeys(column_or_1d(y).tolist()))
+            given = _distinct(y)
             targets = _targets_for(labels, given)
-            foreign = [label for label in given if label not in targets.tolist()]
+            known = set(targets.tolist())
+            foreign = [label for label in given if label not in known]
             if foreign:
                 raise InputError(
                     f"y holds the label {foreign[0]!r}, which {self.model} does not know; it knows: "
@@ -140,6 +141,15 @@ class EdgewrenClassifier(ClassifierMixin, BaseEstimator):
         return np.argsort(self._targets())
 
 
+def _distinct(y: ArrayLike) -> list[Any]:
+    """Return the distinct values of y, as Python has them."""
+    flat: Any = column_or_1d(y)  # raises ValueError where y is a table
+    if getattr(y, "ndim", 0) == 1 and hasattr(y, "tolist"):  # pandas' nullable numbers came out as floats
+        flat = y
+    values = (value.item() if isinstance(value, np.generic) else value for value in flat.tolist())
+    return list(dict.fromkeys(values))
+
+
 def _targets_for(labels: Sequence[str], given: Sequence[Any]) -> NDArray[Any]:
     """Return what stands for each label in a y with the distinct values `given`.
 
@@ -148,6 +158,8 @@ def _targets_for(labels: Sequence[str], given: Sequence[Any]) -> NDArray[Any]:
     """
     if given and all(type(value) is bool for value in given) and set(labels) == {"False", "True"}:
         return np.array([label == "True" for label in labels])
+    if given and all(type(value) is float for value in given) and all(_is_float(label) for label in labels):
+        return np.array(labels).astype(np.float64)
     if not given or not all(type(value) is int for value in given):
         return np.array(labels)
     order = np.argsort(labels)
@@ -163,6 +175,13 @@ def _targets_for(labels: Sequence[str], given: Sequence[Any]) -> NDArray[Any]:
             "encoded. Pass rows of all labels, or the labels themselves."
         )
     return np.argsort(order)
+
+
+def _is_float(label: str) -> bool:
+    try:
+        return str(float(label)) == label
+    except ValueError:
+        return False
 
 
 def _texts(X: Any) -> Any:  # noqa: N803

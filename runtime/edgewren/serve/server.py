@@ -43,8 +43,14 @@ def bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError, TypeError, ValueError) as error:  # the latter two: no name that DNS could have
         raise UsageError(
-            f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host, or stop what uses it."
+            f"{address(host, port)} cannot be listened on: {str(error).rstrip('.')}. Choose another --port or --host, "
+            "or stop what uses it."
         ) from error
+
+
+def address(host: str, port: int) -> str:
+    """Return host and port as a URL has them: IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def serve(

@@ -23,6 +23,8 @@ from edgewren import Classifier
 from edgewren.errors import InputError
 from edgewren.integrations.scikit_learn import EdgewrenClassifier
 
+pd = pytest.importorskip("pandas")
+
 TEXTS = ["good vote", "bad tax", "the senate", "awful cat", "great dog", "we support you", "against bill", "tax"] * 5
 
 
@@ -123,6 +125,11 @@ def test_a_hard_vote_of_models_gives_the_majoritys_labels(make_bundle, tmp_path)
         (("1", "-1"), [1, -1] * 20, [-1, 1]),
         (("True", "False"), [True, False] * 20, [False, True]),
         (("1", "0"), ["1", "0"] * 20, ["0", "1"]),
+        (("3", "1", "2"), pd.Series([1, 2, 3, 1] * 10, dtype="Int64"), [1, 2, 3]),
+        (("zebra", "ant"), pd.Series([0, 1] * 20, dtype="Int64"), [0, 1]),
+        (("True", "False"), pd.Series([True, False] * 20, dtype="boolean"), [False, True]),
+        (("3", "1", "2"), np.array([np.int64(number) for number in [1, 2, 3, 1] * 10], dtype=object), [1, 2, 3]),
+        (("1.0", "0.0"), [0.0, 1.0] * 20, [0.0, 1.0]),
     ],
 )
 def test_after_fit_labels_are_as_y_has_them_in_all_answers(make_bundle, tmp_path, labels, y, classes):

@@ -260,7 +260,7 @@ class ParquetEncoder(Encoder):
         fields = (
             [field.with_nullable(True) for field in table.arrow_schema]  # a later file may have nulls
             if isinstance(table, _ParquetTable)
-            else [pa.field(name, pa.string()) for name in column_names(table)]
+            else [pa.field(name, pa.string()) for name in column_names(table, blank=True)]
         )
         kinds = [pa.string(), *[pa.float32()] * (len(self._added) - 2), pa.string()]
         fields += [pa.field(name, kind) for name, kind in zip(self._added, kinds, strict=True)]
