@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren import picture
+from edgewren.display import shortened
 
 _LARGEST_WITH_COUNTS = 30
 _NAME_CHARACTERS = 24
@@ -29,7 +30,7 @@ def draw(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | 
     """
     classes = len(labels)
     shares = [[count / max(sum(row), 1) for count in row] for row in confusion]
-    names = [_short(label) for label in labels]
+    names = [shortened(label, _NAME_CHARACTERS) for label in labels]
     # About 0.6 inch per cell holds a count of five digits; beyond 30 classes there are none, and cells may shrink.
     side = 0.62 * classes if classes <= _LARGEST_WITH_COUNTS else 0.2 * classes
     side = max(side, 2.4)
@@ -69,7 +70,3 @@ def draw(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | 
     for spine in axes.spines.values():
         spine.set_visible(False)
     picture.save(figure, path)
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= _NAME_CHARACTERS else label[: _NAME_CHARACTERS - 1] + "…"

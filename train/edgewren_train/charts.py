@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren import picture
+from edgewren.display import shortened
 from edgewren.metrics import Estimate
 
 _NAME_CHARACTERS = 40
@@ -40,7 +41,7 @@ def pareto(points: Sequence[Point], path: Path) -> None:
             fmt="o" if point.on_front else "s",
             color="#1f4e9c" if point.on_front else "#b0763a",
             capsize=3,
-            label=f"{number} {_short(point.name)}",
+            label=f"{number} {shortened(point.name, _NAME_CHARACTERS)}",
         )
         axes.annotate(str(number), (point.texts_per_s, point.score.value), xytext=(6, 4), textcoords="offset points")
     axes.set_xscale("log")
@@ -130,7 +131,3 @@ def _figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]
 
 def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_CHARACTERS else name[: _NAME_CHARACTERS - 1] + "…"

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgewren.display import shortened
 from edgewren.errors import OutputError
 from edgewren_train import charts
 from edgewren_train.comparison import Comparison, pareto_front
@@ -63,7 +64,8 @@ def as_text(comparison: Comparison) -> str:
         f"  {'candidate':<{width}}  {'balanced accuracy':<20}  {'macro-F1':<20}  {'texts/s':>8}  {'MB':>7}  train s",
     ]
     lines += [
-        f"{'*' if item.name in front else ' '} {_short(item.name):<{width}}  {item.balanced_accuracy.as_text()}  "
+        f"{'*' if item.name in front else ' '} {shortened(item.name, _NAME_COLUMNS):<{width}}  "
+        f"{item.balanced_accuracy.as_text()}  "
         f"{item.macro_f1.as_text()}  {item.cost.texts_per_s:>8,.0f}  {item.cost.megabytes:>7.1f}  "
         f"{item.cost.train_s:>7.2f}"
         for item in comparison.judged
@@ -71,7 +73,7 @@ def as_text(comparison: Comparison) -> str:
     if len(comparison.judged) > 1:
         lines += [
             "",
-            f"{_short(best.name)} minus each other, balanced accuracy on the same folds;",
+            f"{shortened(best.name, _NAME_COLUMNS)} minus each other, balanced accuracy on the same folds;",
             f"p after Holm for all {len(comparison.pairs)} pairs; chances that it is better by more than",
             f"{100 * NEGLIGIBLE:g} point, that they are as good as equal, and worse (Corani & Benavoli 2015):",
             "",
@@ -82,7 +84,8 @@ def as_text(comparison: Comparison) -> str:
                 continue
             test = pair.test
             lines.append(
-                f"  {_short(item.name):<{width}}  {test.difference.as_text(signed=True)}  {_p(pair.p_holm)}  "
+                f"  {shortened(item.name, _NAME_COLUMNS):<{width}}  "
+                f"{test.difference.as_text(signed=True)}  {_p(pair.p_holm)}  "
                 f"better {test.p_better:.2f}  equal {test.p_equal:.2f}  worse {test.p_worse:.2f}"
             )
     lines += [f"failed: {name}: {reason}" for name, reason in comparison.failures.items()]
@@ -153,7 +156,3 @@ def csv_text(rows: Sequence[Sequence[Any]]) -> str:
 
 def _p(p: float) -> str:
     return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_COLUMNS else name[: _NAME_COLUMNS - 1] + "…"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgewren.display import shortened
 from edgewren.errors import MissingDependencyError
 from edgewren_train.reporting.palette import LIGHT, STAND_INS, Palette, with_variables
 
@@ -40,7 +41,7 @@ class Chart:
 
 def label_balance(counts: Mapping[str, int]) -> Chart:
     """Draw one bar per label."""
-    names = [_short(name) for name in counts]
+    names = [shortened(name, _NAME_CHARACTERS) for name in counts]
 
     def draw(axes: Any, palette: Palette) -> None:
         bars = axes.barh(range(len(names)), list(counts.values()), color=palette.accent, height=0.66)
@@ -57,7 +58,7 @@ def label_balance(counts: Mapping[str, int]) -> Chart:
 
 def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Chart:
     """Draw counts, shaded by their share of the true label's rows."""
-    names = [_short(label) for label in labels]
+    names = [shortened(label, _NAME_CHARACTERS) for label in labels]
     size = len(names)
 
     def draw(axes: Any, palette: Palette) -> None:
@@ -190,7 +191,7 @@ def learning_curve(points: Sequence[Mapping[str, Any]]) -> Chart:
 
 def candidates(rows: Sequence[tuple[str, Mapping[str, float]]], axis: str) -> Chart:
     """Draw one figure with its interval per candidate."""
-    names = [_short(name) for name, _ in rows]
+    names = [shortened(name, _NAME_CHARACTERS) for name, _ in rows]
 
     def draw(axes: Any, palette: Palette) -> None:
         values = [figure["value"] for _, figure in rows]
@@ -219,7 +220,7 @@ def trade_off(rows: Sequence[tuple[str, float, Mapping[str, float], bool]]) -> C
             error = [[figure["value"] - figure["low"]], [figure["high"] - figure["value"]]]
             axes.errorbar([speed], [figure["value"]], error, fmt="o", color=colour, markersize=6, elinewidth=1.2)
             axes.annotate(
-                _short(name),
+                shortened(name, _NAME_CHARACTERS),
                 (speed, figure["value"]),
                 xytext=(7, 6),
                 textcoords="offset points",
@@ -322,7 +323,3 @@ def _percent(axes: Any, which: str) -> None:
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
         if which in (name, "both"):
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_CHARACTERS else name[: _NAME_CHARACTERS - 1] + "…"

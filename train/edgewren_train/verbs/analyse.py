@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from edgewren.display import shortened
 from edgewren.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,5 +116,4 @@ def _pairs(pairs: Sequence[Alike]) -> list[str]:
 
 def _short(text: str, limit: int = _TEXT_CHARACTERS) -> str:
     """Return a text on one line, without terminal codes, cut to a length."""
-    plain = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
-    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+    return shortened(" ".join(text.split()), limit)
