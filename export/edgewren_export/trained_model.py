@@ -92,7 +92,7 @@ def read_trained_model(path: str | Path) -> TrainedModel:
             members=_members(folder) if kind == "ensemble" else (),
         )
     except OSError as error:
-        raise BundleError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from error
+        raise BundleError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, BundleError):
             raise

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from edgewren.errors import BundleError
 from edgewren_export.graph import load_classifier, load_sentence_encoder
 from edgewren_export.trained_model import read_trained_model
+from edgewren_train.trained import read_trained
 
 
 @pytest.fixture
@@ -73,6 +76,16 @@ def test_damaged_description_is_refused(folder, text):
     (folder / "model.json").write_text(text, encoding="utf-8")
     with pytest.raises(BundleError, match=r"model\.json is damaged.*Train again"):
         read_trained_model(folder)
+
+
+@pytest.mark.parametrize("read", [read_trained_model, read_trained])
+def test_what_may_not_be_read_is_no_reason_to_train_again(folder, monkeypatch, read):
+    def refused(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(BundleError, match=r"model\.json cannot be read: Permission denied\.$"):
+        read(folder)
 
 
 @pytest.mark.parametrize("line", ["{", '{"label": "calm"}', "[1]"])

@@ -72,5 +72,5 @@ def read_trained(path: str | Path) -> Trained:
         if isinstance(error, BundleError):
             raise
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise BundleError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from error
+            raise BundleError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from error
         raise BundleError(f"{folder} is damaged ({type(error).__name__}: {error}). Train again.") from error
