@@ -36,6 +36,7 @@ def build(model: TrainedModel, texts: GateTexts, precisions: Sequence[str], proo
     golden = golden_of(model, fp32.session)
     whole = {"fp32": fp32} if "fp32" in precisions else {}
     differences: dict[str, float] = {}
+    layers: dict[str, list[int]] = {}
     if "int8" in precisions:
         whole["int8"] = variants.int8(model, loaded, fp32, texts, proof)
         differences["int8"] = golden.difference(whole["int8"].session)
@@ -48,12 +49,15 @@ def build(model: TrainedModel, texts: GateTexts, precisions: Sequence[str], proo
             name, cut, heads, variant, fp32, texts, allowed=model.training["exits"]["allowed"], proof=proof
         )
         differences[name] = golden.difference(staged[name].session)
+        layers[name] = golden.layers(staged[name].session)
     if "fp16" in precisions:
         whole["fp16"] = variants.fp16(fp32, texts, proof)
         # CUDA's kernels round elsewhere
         differences["fp16"] = max(golden.difference(whole["fp16"].session), parity.HALF_TOLERANCE)
     if differences:
         proof.found["golden_difference"] = differences
+    if layers:
+        proof.found["golden_layers"] = layers
     files = {
         **{name: (model.folder / name).read_bytes() for name in TOKENIZER_FILES},
         "config.json": config_of(model, loaded),

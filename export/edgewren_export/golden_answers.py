@@ -1,4 +1,4 @@
-"""The golden texts' fp32 logits: what golden.jsonl holds, and how far a variant is from them."""
+"""The golden texts' fp32 logits: what golden.jsonl holds, how far a variant is from them, and where texts leave it."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ class Golden:
         """
         answered = answers(session, self.ids)[0] if isinstance(session, StagedSession) else run(session, self.ids)
         return float(np.abs(answered - self.logits).max())
+
+    def layers(self, session: StagedSession) -> list[int]:
+        """Return the layer after which each text leaves."""
+        layers: list[int] = answers(session, self.ids)[1].tolist()
+        return layers
 
 
 def golden_of(model: TrainedModel, session: ModelSession) -> Golden:

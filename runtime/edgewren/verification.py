@@ -26,6 +26,10 @@ GOLDEN = "golden.jsonl"
 LOGIT_TOLERANCE = 1e-4
 """fp32 against fp32: another processor sums in another order, which moves logits by about 1e-6; mistakes move more."""
 
+MOVED = 0.1
+"""Share of the golden texts that may leave after another layer than at export: rounding of another processor moves
+those that lie close to a threshold, thresholds that were changed move many."""
+
 LABEL_MARGIN = 0.1
 """Other precisions may change a label only where the two largest fp32 logits lie closer together than this."""
 
@@ -41,8 +45,10 @@ class Replay:
         max_difference: largest |difference| of any logit from the golden one.
         label_flips: texts whose label is another.
         label_flips_beyond_margin: of those, where the golden logits were further apart than `LABEL_MARGIN`.
+        moved: texts that left after another layer than at export; None where there are no stages, or the bundle does
+            not tell (it was exported before that was kept).
         ok: fp32 within `LOGIT_TOLERANCE`; a quantised variant within twice the difference that its export measured
-            (other processors round elsewhere); in both, no flips beyond the margin.
+            (other processors round elsewhere); in both, no flips beyond the margin; in stages, few moved (`MOVED`).
         skipped: why this variant was not replayed here, or None.
     """
 
@@ -52,6 +58,7 @@ class Replay:
     max_difference: float = 0.0
     label_flips: int = 0
     label_flips_beyond_margin: int = 0
+    moved: int | None = None
     ok: bool = True
     skipped: str | None = None
 
@@ -123,6 +130,7 @@ def verify(path: str | os.PathLike[str], *, require_sha256: str | None = None) -
     failures += [
         f"variant {replay.variant} does not compute the golden logits: they differ by up to "
         f"{replay.max_difference:.1e}, {replay.label_flips_beyond_margin} sure labels changed"
+        + (f", {replay.moved} texts left after another layer" if replay.moved else "")
         for replay in replays
         if not replay.ok
     ]
@@ -199,7 +207,8 @@ def replay(classifier: Classifier) -> Replay:
     """
     bundle, name = classifier.bundle, classifier.variant
     texts, golden = _golden(bundle)
-    logits = classifier.score(texts).logits.astype(np.float64)
+    scores = classifier.score(texts)
+    logits = scores.logits.astype(np.float64)
     difference = float(np.abs(logits - golden).max())
     top_two = np.sort(golden, axis=1)[:, -2:]
     flips = logits.argmax(axis=1) != golden.argmax(axis=1)
@@ -207,6 +216,8 @@ def replay(classifier: Classifier) -> Replay:
     # Two logits that each may move by `allowed` may close a gap of twice that.
     variant = bundle.manifest.variants[name]
     margin = LABEL_MARGIN if variant.precision == "fp32" and not variant.stages else max(LABEL_MARGIN, 2 * allowed)
+    expected = _expected_layers(bundle, name, len(texts))
+    moved = None if expected is None or scores.layers is None else int((scores.layers != expected).sum())
     sure_flips = int((flips & (top_two[:, 1] - top_two[:, 0] > margin)).sum())
     return Replay(
         variant=name,
@@ -215,8 +226,25 @@ def replay(classifier: Classifier) -> Replay:
         max_difference=difference,
         label_flips=int(flips.sum()),
         label_flips_beyond_margin=sure_flips,
-        ok=difference <= allowed and not sure_flips,  # NaN fails the comparison
+        moved=moved,
+        ok=difference <= allowed and not sure_flips and (moved or 0) <= MOVED * len(texts),  # NaN fails the comparison
     )
+
+
+def _expected_layers(bundle: Bundle, name: str, texts: int) -> NDArray[np.int64] | None:
+    """Return after which layer each golden text left at export, int64 [texts]; None where the bundle does not tell."""
+    told = bundle.manifest.parity.get("golden_layers")
+    if told is None:
+        return None
+    layers = told.get(name, []) if isinstance(told, dict) else []
+    if not bundle.manifest.variants[name].stages:
+        return None
+    if not isinstance(layers, list) or len(layers) != texts or not all(type(layer) is int for layer in layers):
+        raise BundleError(
+            f"{bundle.path} does not say after which layers the golden texts leave variant {name!r} "
+            "(parity.golden_layers in manifest.json). Export the bundle again."
+        )
+    return np.array(layers)
 
 
 def _allowed_difference(bundle: Bundle, name: str) -> float:

@@ -115,7 +115,7 @@ def test_manifest_says_what_was_promised_and_what_was_found(exit_bundle):
 def test_verify_replays_all_variants(exit_bundle):
     result = verify(exit_bundle)
     assert result.ok, result.failures
-    assert [replay.variant for replay in result.replays] == ["fp32", "fp32_exit"]
+    assert [(replay.variant, replay.moved) for replay in result.replays] == [("fp32", None), ("fp32_exit", 0)]
 
 
 def test_int8_stages_are_the_int8_model(exit_model, tmp_path, many_texts, monkeypatch):

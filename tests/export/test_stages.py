@@ -4,6 +4,8 @@ matter. On a model built node by node, so that no torch is needed; `test_exits` 
 
 from __future__ import annotations
 
+import json
+import shutil
 import types
 
 import numpy as np
@@ -137,7 +139,23 @@ def test_classifier_gives_the_same_bits_in_lists_streams_and_alone(staged_bundle
 def test_verify_replays_the_stages_too(staged_bundle):
     result = verify(staged_bundle[0])
     assert result.ok, result.failures
-    assert [replay.variant for replay in result.replays] == ["fp32", "fp32_exit"]
+    assert [(replay.variant, replay.moved) for replay in result.replays] == [("fp32", None), ("fp32_exit", 0)]
+
+
+def test_verify_sees_that_texts_leave_elsewhere(staged_bundle, tmp_path, capsys):
+    bundle = shutil.copytree(staged_bundle[0], tmp_path / "b")
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest["variants"]["fp32_exit"]["stages"][0]["threshold"] = 0.0
+    manifest["parity"]["golden_difference"]["fp32_exit"] = 1e6
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert main(["verify", str(bundle)]) == 3
+    assert "texts left after another layer" in capsys.readouterr().out
+    del manifest["parity"]["golden_layers"]["fp32_exit"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "does not say after which layers the golden texts leave" in verify(bundle).failures[0]
+    del manifest["parity"]["golden_layers"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert [replay.moved for replay in verify(bundle).replays] == [None, None]
 
 
 def test_export_prints_the_size_of_all_stages(staged_bundle, monkeypatch, tmp_path, capsys):

@@ -18,8 +18,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "verify",
         help="check a bundle's files and its results on this machine",
         description="Compare every file with its SHA-256 in the manifest, and replay the bundle's golden texts through "
-        "every variant that runs on this machine. What the manifest itself says (temperature, thresholds of early "
-        "exits) is pinned by --require-sha256 alone.",
+        "every variant that runs on this machine. What the manifest itself says is pinned by "
+        "--require-sha256 alone: no other file vouches for it.",
         epilog='example:\n  edgewren verify bias-bundle --require-sha256 "$(cat bias-bundle.sha256)"',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -58,10 +58,11 @@ def _account(verification: Verification) -> str:
         if replay.skipped is not None:
             lines.append(f"{replay.variant:<8}  not replayed: {replay.skipped}")
             continue
+        moved = "" if replay.moved is None else f", {replay.moved} left after another layer"
         lines.append(
             f"{replay.variant:<8}  {replay.texts} golden texts on {replay.device}: logits differ by at most "
             f"{replay.max_difference:.1e}, {replay.label_flips} labels changed ({replay.label_flips_beyond_margin} of "
-            f"them where fp32 was sure): {'ok' if replay.ok else 'FAILED'}"
+            f"them where fp32 was sure){moved}: {'ok' if replay.ok else 'FAILED'}"
         )
     lines += [f"FAILED    {failure}" for failure in verification.failures]
     lines.append("ok" if verification.ok else "failed")
