@@ -48,8 +48,7 @@ def build(model: TrainedModel, texts: GateTexts, precisions: Sequence[str], proo
         staged[name] = variants.in_stages(
             name, cut, heads, variant, fp32, texts, allowed=model.training["exits"]["allowed"], proof=proof
         )
-        differences[name] = golden.difference(staged[name].session)
-        layers[name] = golden.layers(staged[name].session)
+        differences[name], layers[name] = golden.in_stages(staged[name].session)
     if "fp16" in precisions:
         whole["fp16"] = variants.fp16(fp32, texts, proof)
         # CUDA's kernels round elsewhere

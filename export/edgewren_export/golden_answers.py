@@ -31,18 +31,20 @@ class Golden:
         rows = zip(self.texts, self.logits.tolist(), strict=True)
         return "".join(json.dumps({"text": text, "logits": values}) + "\n" for text, values in rows).encode()
 
-    def difference(self, session: ModelSession | StagedSession) -> float:
-        """Return the largest difference of a variant's logits.
+    def difference(self, session: ModelSession) -> float:
+        """Return the largest difference of a variant's logits."""
+        return self._from(run(session, self.ids))
 
-        Texts that leave early have another head's: replays elsewhere may differ by as much.
+    def in_stages(self, session: StagedSession) -> tuple[float, list[int]]:
+        """Return the largest difference of a variant's logits, and the layer after which each text leaves.
+
+        Texts that leave early have another head's logits: replays elsewhere may differ by as much.
         """
-        answered = answers(session, self.ids)[0] if isinstance(session, StagedSession) else run(session, self.ids)
-        return float(np.abs(answered - self.logits).max())
+        logits, layers = answers(session, self.ids)
+        return self._from(logits), layers.tolist()
 
-    def layers(self, session: StagedSession) -> list[int]:
-        """Return the layer after which each text leaves."""
-        layers: list[int] = answers(session, self.ids)[1].tolist()
-        return layers
+    def _from(self, logits: NDArray[np.float32]) -> float:
+        return float(np.abs(logits - self.logits).max())
 
 
 def golden_of(model: TrainedModel, session: ModelSession) -> Golden:

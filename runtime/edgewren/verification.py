@@ -234,11 +234,9 @@ def replay(classifier: Classifier) -> Replay:
 def _expected_layers(bundle: Bundle, name: str, texts: int) -> NDArray[np.int64] | None:
     """Return after which layer each golden text left at export, int64 [texts]; None where the bundle does not tell."""
     told = bundle.manifest.parity.get("golden_layers")
-    if told is None:
+    if told is None or not bundle.manifest.variants[name].stages:
         return None
-    layers = told.get(name, []) if isinstance(told, dict) else []
-    if not bundle.manifest.variants[name].stages:
-        return None
+    layers = told.get(name) if isinstance(told, dict) else None
     if not isinstance(layers, list) or len(layers) != texts or not all(type(layer) is int for layer in layers):
         raise BundleError(
             f"{bundle.path} does not say after which layers the golden texts leave variant {name!r} "

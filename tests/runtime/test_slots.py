@@ -117,8 +117,10 @@ def test_a_swallowed_call_is_made_good(other, monkeypatch):
     held.take()
     waiting = other.submit(held.take)
     time.sleep(0.02)
+    assert not waiting.done()
     held._held.clear()  # given back, and nobody told
     waiting.result(10)
+    assert not held.take_all(), "the other holds it"
 
 
 @pytest.mark.parametrize("threads", [1, 2])

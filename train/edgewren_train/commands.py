@@ -299,9 +299,7 @@ def read(
         minimum_per_class=minimum_per_class,
         other_columns=others,
     )
-    scored = data.warning_if_scored(args.label_column)
-    if scored is not None:
-        say(scored)
+    data.warn_if_scored(args.label_column, say)
     if data.contradictions and path is None:
         text, rows = data.contradictions[0]
         say(

@@ -90,9 +90,7 @@ def judge_file(
     """
     classifier = Classifier.load(bundle)
     data.check_known(classifier.labels, bundle)
-    warning = data.warning_if_seen(classifier.bundle.manifest.training, bundle)
-    if warning is not None:
-        say(warning)
+    data.warn_if_seen(classifier.bundle.manifest.training, bundle, say)
     scored = classifier.score(data.texts)
     return Judged(
         source=f"{Path(bundle).name} on {Path(data.path).name}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -79,26 +79,24 @@ class LabelledTexts:
                     f"{', '.join(sorted(known))}. Correct it, or leave such rows out."
                 )
 
-    def warning_if_scored(self, label_column: str) -> str | None:
-        """Return a warning where the label column is one that scoring wrote: its labels are a model's own."""
+    def warn_if_scored(self, label_column: str, say: Callable[[str], None]) -> None:
+        """Warn where the label column is one that scoring wrote: its labels are a model's own."""
         prefix = label_column.removesuffix("label")
-        if prefix == label_column or not set(added_names(self.classes, prefix)) <= set(self.columns):
-            return None
-        return (
-            f"warning: {self.path} was scored by edgewren, and {label_column!r} holds the labels that a model gave. "
-            "Unless people have corrected them, name the column of your own with --label-column."
-        )
+        if prefix != label_column and set(added_names(self.classes, prefix)) <= set(self.columns):
+            say(
+                f"warning: {self.path} was scored by edgewren, and {label_column!r} holds the labels that a model "
+                "gave. Unless people have corrected them, name the column of your own with --label-column."
+            )
 
-    def warning_if_seen(self, training: Mapping[str, Any], model: object) -> str | None:
-        """Return a warning where a manifest's facts of the training name this file, or one with the same rows."""
+    def warn_if_seen(self, training: Mapping[str, Any], model: object, say: Callable[[str], None]) -> None:
+        """Warn where a manifest's facts of the training name this file, or one with the same rows."""
         file = training.get("data")
         known = [training.get("texts_sha256"), file.get("sha256") if isinstance(file, Mapping) else None]
-        if self.texts_sha256 not in known and self.sha256 not in known:
-            return None
-        return (
-            f"warning: {model} was trained on the rows of {self.path}: they say nothing of other texts, and scores on "
-            "them are far too good. Name a file that it was not trained on."
-        )
+        if self.texts_sha256 in known or self.sha256 in known:
+            say(
+                f"warning: {model} was trained on the rows of {self.path}: they say nothing of other texts, and scores "
+                "on them are far too good. Name a file that it was not trained on."
+            )
 
 
 def read_labelled(

@@ -53,10 +53,16 @@ def check_there(source: str | Path) -> None:
     """Raise InputError where nothing has a name, or nobody may look."""
     try:
         os.stat(source)  # noqa: PTH116  of a str as it is
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{source} does not exist. Check the path.") from error
     except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}. Check path and permissions.") from error
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(name: str | Path, error: OSError) -> InputError:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return InputError(f"{name} does not exist. Check the path.")
+    if isinstance(error, IsADirectoryError):
+        return InputError(f"{name} is a folder, expected a file. Name the files in it.")
+    return InputError(f"{name} cannot be read: {error.strerror or error}. Check path and permissions.")
 
 
 class ByteSource:
@@ -78,12 +84,8 @@ class ByteSource:
             opened = Path(source).open("rb", buffering=0) if self._owned else sys.stdin.buffer  # noqa: SIM115
             self._raw = cast("BinaryIO", opened)
             self.first_bytes = self._raw.read(_FIRST_BYTES) or b""
-        except FileNotFoundError as error:
-            raise InputError(f"{self.name} does not exist. Check the path.") from error
-        except IsADirectoryError as error:
-            raise InputError(f"{self.name} is a folder, expected a file. Name the files in it.") from error
         except OSError as error:
-            raise InputError(f"{self.name} cannot be read: {error.strerror or error}.") from error
+            raise _unreadable(self.name, error) from error
         self.bytes_read = 0
         self._digest = hashlib.sha256()
 

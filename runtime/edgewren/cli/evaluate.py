@@ -66,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
         encoding=args.encoding,
     )
-    warning = data.warning_if_scored(args.label_column)
-    if warning is not None:
-        print(escaped(warning), file=sys.stderr)
+    data.warn_if_scored(args.label_column, _say)
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
     models: list[Classifier] = []
     predictions: list[list[str]] = []
@@ -80,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
             Classifier.load(path, device=args.device, threads=args.threads, variant=variant, expected_sha256=sha256)
         )
         data.check_known(models[-1].labels, models[-1].bundle.path)
-        warning = data.warning_if_seen(models[-1].bundle.manifest.training, models[-1].bundle.path)
-        if warning is not None:
-            print(escaped(warning), file=sys.stderr)
+        data.warn_if_seen(models[-1].bundle.manifest.training, models[-1].bundle.path, _say)
         predictions.append(models[-1].predict(data.texts))
     evaluations = [
         metrics.evaluate(data.labels, predicted, model.labels, **options)
@@ -98,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
 
         draw(evaluations[0].confusion, evaluations[0].labels, args.heatmap)
     return 0
+
+
+def _say(message: str) -> None:
+    print(escaped(message), file=sys.stderr)
 
 
 def _print(
