@@ -286,8 +286,8 @@ def judged(name, speed, score):
     return Judged(
         name,
         Candidate(name),
-        mean_score([score, score], held_out_per_trained=0.5),
-        mean_score([score, score], held_out_per_trained=0.5),
+        mean_score([score, score], held_out_per_trained=0.5, rows_held_out=20),
+        mean_score([score, score], held_out_per_trained=0.5, rows_held_out=20),
         (score, score),
         (score, score),
         Cost(speed, 10, 0.1, 1.0),

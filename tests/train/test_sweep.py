@@ -46,7 +46,7 @@ def made(rank, scores, *, epoch=3, pruned=False, alpha=16):
     runs = []
     for seed, score in enumerate(scores):
         best = EpochScore(epoch + seed, 0.5, score)
-        runs.append(Run({"rank": rank, "alpha": alpha}, seed, (best,), best, 1.0, 80, 20, pruned))
+        runs.append(Run({"rank": rank, "alpha": alpha}, seed, (best,), best, 1.0, 400, 100, pruned))
     return runs
 
 

@@ -139,7 +139,7 @@ def compare(
     for name, reason in failures.items():
         say(f"{name}: failed: {reason}")
     judged = [
-        _judged(named[candidate], candidate, _Records(log, candidate), len(folds), design)
+        _judged(named[candidate], candidate, _Records(log, candidate), folds)
         for candidate in candidates
         if named[candidate] not in failures
     ]
@@ -149,7 +149,7 @@ def compare(
     judged.sort(key=lambda item: -item.balanced_accuracy.value)
     return Comparison(
         judged=tuple(judged),
-        pairs=tuple(_pairs(judged, design)),
+        pairs=tuple(_pairs(judged, folds)),
         failures=failures,
         rows=len(data.texts),
         folds=design.folds,
@@ -360,18 +360,17 @@ def _judge_lora(
         advance(len(records.scores))
 
 
-def _judged(name: str, candidate: Candidate, records: _Records, folds: int, design: Design) -> Judged:
+def _judged(name: str, candidate: Candidate, records: _Records, folds: Sequence[Fold]) -> Judged:
     ordered = [records.scores[key] for key in sorted(records.scores)]
-    if len(ordered) != folds:
-        raise InputError(f"{name} has {len(ordered)} of {folds} folds. Run the same command again: it goes on.")
-    ratio = 1 / (design.folds - 1)
+    if len(ordered) != len(folds):
+        raise InputError(f"{name} has {len(ordered)} of {len(folds)} folds. Run the same command again: it goes on.")
     accuracies = tuple(float(record["balanced_accuracy"]) for record in ordered)
     f1s = tuple(float(record["macro_f1"]) for record in ordered)
     return Judged(
         name=name,
         candidate=candidate,
-        balanced_accuracy=mean_score(accuracies, held_out_per_trained=ratio),
-        macro_f1=mean_score(f1s, held_out_per_trained=ratio),
+        balanced_accuracy=mean_score(accuracies, **_parts(folds)),
+        macro_f1=mean_score(f1s, **_parts(folds)),
         balanced_accuracies=accuracies,
         macro_f1s=f1s,
         cost=Cost(
@@ -383,15 +382,20 @@ def _judged(name: str, candidate: Candidate, records: _Records, folds: int, desi
     )
 
 
-def _pairs(judged: Sequence[Judged], design: Design) -> list[Pair]:
-    ratio = 1 / (design.folds - 1)
+def _pairs(judged: Sequence[Judged], folds: Sequence[Fold]) -> list[Pair]:
     tested = [
-        (a.name, b.name, paired_test(a.balanced_accuracies, b.balanced_accuracies, held_out_per_trained=ratio))
+        (a.name, b.name, paired_test(a.balanced_accuracies, b.balanced_accuracies, **_parts(folds)))
         for index, a in enumerate(judged)
         for b in judged[index + 1 :]
     ]
     adjusted = holm([test.p for _, _, test in tested])
     return [Pair(a, b, test, p) for (a, b, test), p in zip(tested, adjusted, strict=True)]
+
+
+def _parts(folds: Sequence[Fold]) -> dict[str, float]:
+    """What the tests want to know of the folds."""
+    parts = 1 + max(fold.number for fold in folds)
+    return {"held_out_per_trained": 1 / (parts - 1), "rows_held_out": min(len(fold.held_out) for fold in folds)}
 
 
 def pareto_front(judged: Sequence[Judged]) -> list[Judged]:

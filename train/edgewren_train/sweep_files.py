@@ -55,7 +55,10 @@ def settings(runs: Sequence[Run], plan: SweepPlan) -> list[Setting]:
     if len(plan.seeds) > 1:
         tests[1:] = [
             paired_test(
-                _scores(best), _scores(group), held_out_per_trained=best[0].rows_held_out / best[0].rows_trained
+                _scores(best),
+                _scores(group),
+                held_out_per_trained=best[0].rows_held_out / best[0].rows_trained,
+                rows_held_out=best[0].rows_held_out,
             )
             for group in groups[1:]
         ]
