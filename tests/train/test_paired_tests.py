@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edgewren.errors import UsageError
-from edgewren_train.paired_tests import holm, mean_score, paired_test
+from edgewren_train.paired_tests import all_pairs, holm, mean_score, paired_test
 
 A = [0.74, 0.71, 0.78, 0.75, 0.73, 0.77, 0.70, 0.76, 0.74, 0.75]
 B = [0.72, 0.72, 0.74, 0.74, 0.70, 0.75, 0.71, 0.73, 0.71, 0.74]
@@ -118,6 +118,15 @@ def test_holm_lies_between_no_correction_and_bonferroni_and_keeps_the_order(p_va
     assert all(p <= q <= min(1.0, len(p_values) * p) + 1e-12 for p, q in zip(p_values, adjusted, strict=True))
     order = np.argsort(p_values, kind="stable")
     assert (np.diff(np.asarray(adjusted)[order]) >= 0).all()
+
+
+def test_all_pairs_are_tested_in_order_and_adjusted_for_all():
+    parts = {"held_out_per_trained": 1 / 4, "rows_held_out": ROWS}
+    scores = {"a": A, "b": B, "c": [score - 0.03 for score in B]}
+    pairs = all_pairs(scores, **parts)
+    assert [(pair.a, pair.b) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [pair.test for pair in pairs] == [paired_test(scores[pair.a], scores[pair.b], **parts) for pair in pairs]
+    assert [pair.p_holm for pair in pairs] == holm([pair.test.p for pair in pairs])
 
 
 def test_mean_score_is_the_interval_of_the_difference_from_zero():

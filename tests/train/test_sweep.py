@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import tiny_models
 
@@ -42,11 +43,11 @@ def csv_file(tmp_path):
     return path
 
 
-def made(rank, scores, *, epoch=3, pruned=False, alpha=16):
+def made(rank, scores, *, epoch=3, pruned=False, alpha=16, held_out=100):
     runs = []
     for seed, score in enumerate(scores):
         best = EpochScore(epoch + seed, 0.5, score)
-        runs.append(Run({"rank": rank, "alpha": alpha}, seed, (best,), best, 1.0, 400, 100, pruned))
+        runs.append(Run({"rank": rank, "alpha": alpha}, seed, (best,), best, 1.0, 4 * held_out, held_out, pruned))
     return runs
 
 
@@ -129,9 +130,30 @@ def test_the_best_is_tested_against_each_other_with_holm():
     assert found[0].behind is None
     assert found[-1].behind.difference.value == pytest.approx(0.1033, abs=1e-3)
     assert found[-1].p_holm > found[-1].behind.p
+    assert found[-1].p_holm == pytest.approx(3 * found[-1].behind.p), "adjusted for all three pairs, as in compare"
     assert "beyond noise: rank 1" in sweep_files.noise_verdict(found)
     assert "No setting differs" in sweep_files.noise_verdict(found[:2])
     assert "Add --seeds" in sweep_files.noise_verdict(found[:1])
+
+
+def test_of_equal_settings_seldom_one_is_called_worse_than_the_best():
+    """27 settings, five seeds, parts of 1,000 of 5,000 rows; which rows a setting gets wrong is mostly its own, whatever
+    the seed. Holm for the 26 pairs with the best alone, which the same scores chose, calls one worse in 14 %."""
+    plan = SweepPlan("x", (parse_axis("rank", "1"),), seeds=(0, 1, 2, 3, 4))
+    draw = np.random.default_rng(0)
+    wrongly = 0
+    for _ in range(60):
+        easy, own = draw.normal(size=5000), draw.normal(size=(27, 5000))
+        scores = []
+        for _ in plan.seeds:
+            rows = draw.permutation(5000)[:1000]
+            luck = 0.95 * own[:, rows] + 0.31 * draw.normal(size=(27, 1000))
+            scores.append((easy[rows] + 0.4 * luck < 0.73).mean(axis=1))
+        runs = [
+            run for rank, of_seeds in enumerate(np.transpose(scores)) for run in made(rank, of_seeds, held_out=1000)
+        ]
+        wrongly += "beyond noise:" in sweep_files.noise_verdict(sweep_files.settings(runs, plan))
+    assert wrongly <= 0.05 * 60
 
 
 def test_a_setting_without_all_seeds_cannot_win():

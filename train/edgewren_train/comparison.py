@@ -26,7 +26,7 @@ from edgewren_train.depth_run import shallowest_as_good
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.lora_model import load_base
 from edgewren_train.lora_recipe import LoraRecipe
-from edgewren_train.paired_tests import PairedTest, holm, mean_score, paired_test
+from edgewren_train.paired_tests import Pair, all_pairs, mean_score
 from edgewren_train.prediction import predict_logits
 from edgewren_train.run_log import RunLog
 
@@ -61,16 +61,6 @@ class Judged:
     balanced_accuracies: tuple[float, ...]
     macro_f1s: tuple[float, ...]
     cost: Cost
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Candidate A minus candidate B in balanced accuracy; `p_holm` is adjusted for all pairs of the comparison."""
-
-    a: str
-    b: str
-    test: PairedTest
-    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -149,7 +139,7 @@ def compare(
     judged.sort(key=lambda item: -item.balanced_accuracy.value)
     return Comparison(
         judged=tuple(judged),
-        pairs=tuple(_pairs(judged, folds)),
+        pairs=all_pairs({item.name: item.balanced_accuracies for item in judged}, **_parts(folds)),
         failures=failures,
         rows=len(data.texts),
         folds=design.folds,
@@ -380,16 +370,6 @@ def _judged(name: str, candidate: Candidate, records: _Records, folds: Sequence[
             train_s=float(np.mean([record["train_s"] for record in ordered])),
         ),
     )
-
-
-def _pairs(judged: Sequence[Judged], folds: Sequence[Fold]) -> list[Pair]:
-    tested = [
-        (a.name, b.name, paired_test(a.balanced_accuracies, b.balanced_accuracies, **_parts(folds)))
-        for index, a in enumerate(judged)
-        for b in judged[index + 1 :]
-    ]
-    adjusted = holm([test.p for _, _, test in tested])
-    return [Pair(a, b, test, p) for (a, b, test), p in zip(tested, adjusted, strict=True)]
 
 
 def _parts(folds: Sequence[Fold]) -> dict[str, float]:

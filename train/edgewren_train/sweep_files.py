@@ -14,7 +14,7 @@ from edgewren.errors import InputError, OutputError
 from edgewren_train import charts
 from edgewren_train.comparison_files import csv_text
 from edgewren_train.lora_recipe import LoraRecipe
-from edgewren_train.paired_tests import PairedTest, holm, paired_test
+from edgewren_train.paired_tests import Pair, PairedTest, all_pairs
 from edgewren_train.sweep import Run, SweepPlan, chosen_recipe, complete, name_of, winner
 
 _FILE = "sweep.json"
@@ -33,7 +33,7 @@ class Choice:
 class Setting:
     """One setting with its runs, in the order of seeds; `behind` is the best setting minus this one, None for the best.
 
-    With one seed there is no noise to judge by, and no test.
+    Its p-value is adjusted for all pairs of settings. With one seed there is no noise to judge by, and no test.
     """
 
     name: str
@@ -51,28 +51,24 @@ def settings(runs: Sequence[Run], plan: SweepPlan) -> list[Setting]:
         return []
     best = winner(runs, plan.seeds)
     groups = [best, *(group for group in groups if group is not best and group[0].settings != best[0].settings)]
-    tests: list[PairedTest | None] = [None] * len(groups)
+    with_the_best: list[Pair | None] = [None] * len(groups)
     if len(plan.seeds) > 1:
-        tests[1:] = [
-            paired_test(
-                _scores(best),
-                _scores(group),
-                held_out_per_trained=best[0].rows_held_out / best[0].rows_trained,
-                rows_held_out=best[0].rows_held_out,
-            )
-            for group in groups[1:]
-        ]
-    adjusted = iter(holm([test.p for test in tests if test is not None]))
+        pairs = all_pairs(
+            {str(place): _scores(group) for place, group in enumerate(groups)},
+            held_out_per_trained=best[0].rows_held_out / best[0].rows_trained,
+            rows_held_out=best[0].rows_held_out,
+        )
+        with_the_best[1:] = pairs[: len(groups) - 1]
     return [
         Setting(
             name_of(group),
             tuple(group),
             _mean(group),
             statistics.stdev(_scores(group)) if len(group) > 1 else 0.0,
-            test,
-            None if test is None else next(adjusted),
+            pair.test if pair else None,
+            pair.p_holm if pair else None,
         )
-        for group, test in zip(groups, tests, strict=True)
+        for group, pair in zip(groups, with_the_best, strict=True)
     ]
 
 
@@ -85,7 +81,8 @@ def as_text(found: Sequence[Setting], runs: Sequence[Run], plan: SweepPlan) -> s
     lines = [
         f"{len(found)} settings, each with {len(plan.seeds)} seed(s) ({seeds}), {parts}.",
         "Balanced accuracy of the epoch with the lowest log loss, mean ± standard deviation over seeds; how far behind",
-        "the best on the same parts: 95 % interval, p after Holm (corrected resampled t, Nadeau & Bengio 2003).",
+        "the best on the same parts: 95 % interval, and p after Holm for all pairs of settings (corrected resampled t,",
+        "Nadeau & Bengio 2003).",
         "",
         f"{'setting':<{width}}  {'score':<15}  {'log loss':>8}  {'epochs':<9}  {'s':>6}  behind the best",
     ]
