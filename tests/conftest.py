@@ -161,6 +161,18 @@ def three_class_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _make_bundle(tmp_path_factory.mktemp("bundles") / "three", labels=("a", "b", "c"))
 
 
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    """The folder of default bundles. A source distribution has none of them; where a work tree lacks one, it is broken."""
+    root = Path(__file__).parent.parent
+    missing = [name for name in ("media-bias-ridge", "media-bias-lora") if not (root / "artifacts" / name).is_dir()]
+    if missing and not (root / ".git").exists():
+        pytest.skip("artifacts/ is not in source distributions: 'make artifacts' builds it")
+    if missing:
+        pytest.fail(f"artifacts/{missing[0]} is missing. Run: git restore artifacts (or make artifacts)")
+    return root / "artifacts"
+
+
 def staged_texts(count: int = 240) -> list[str]:
     """Return invented texts of the tiny bundles' words, of one to twelve of them."""
     rng = np.random.default_rng(11)

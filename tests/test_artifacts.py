@@ -1,8 +1,6 @@
-"""The default bundles in artifacts/, where this checkout has them: whole, int8 only, small, and open about themselves."""
+"""The default bundles in artifacts/: whole, int8 only, small, and open about themselves."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
@@ -10,15 +8,10 @@ from edgewren import Classifier
 from edgewren.bundle import Bundle
 from edgewren.verification import verify
 
-ARTIFACTS = Path(__file__).parent.parent / "artifacts"
-
 
 @pytest.fixture(scope="module", params=["ridge", "lora"])
-def bundle(request):
-    folder = ARTIFACTS / f"media-bias-{request.param}"
-    if not folder.is_dir():
-        pytest.skip(f"artifacts/{folder.name} is not in this checkout: 'make artifacts' builds it")
-    return folder
+def bundle(request, artifacts):
+    return artifacts / f"media-bias-{request.param}"
 
 
 def test_default_bundle_verifies_and_has_int8_only(bundle):
