@@ -81,7 +81,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 # What an app developer has: the built wheel with [cpu], nothing else (pip leaves when it is done). A test looks inside.
-$(CPU_VENV)/.ready: pyproject.toml constraints.txt $(shell find runtime train export -name '*.py')
+# All that the wheel holds: code, the web page, the default bundle.
+SHIPPED := README.md LICENSE $(shell find runtime train export -type f -not -path '*/__pycache__/*')
+$(CPU_VENV)/.ready: pyproject.toml constraints.txt $(SHIPPED)
 	rm -rf $(CPU_VENV) dist
 	$(PYTHON) -m venv $(CPU_VENV)
 	$(CPU_BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
