@@ -81,6 +81,7 @@ FLOORS = (
         "background",
         "device",
         "display",
+        "evaluations",
         "folders",
         "lifetime",
         "onnx_operators",

@@ -9,11 +9,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from edgewren.evaluations import TEST, of_new_texts
 from edgewren.manifest import Manifest
 
 _METRICS = (("accuracy", "Accuracy"), ("balanced_accuracy", "Balanced accuracy"), ("macro_f1", "Macro-F1"))
-_OPTIMISTIC = "training rows"
-_BEFORE = "before training"
 
 
 def front_matter(manifest: Manifest, name: str) -> str:
@@ -31,7 +30,7 @@ def front_matter(manifest: Manifest, name: str) -> str:
             metric_args={"interval_95": [round(float(figures[key][end]), 4) for end in ("low", "high")]},
         )
         for evaluated_on, figures in manifest.evaluation.items()
-        if not evaluated_on.startswith(_OPTIMISTIC) and _BEFORE not in evaluated_on
+        if of_new_texts(evaluated_on)
         for key, title in _METRICS
     ]
     options: dict[str, Any] = {"model_name": name, "eval_results": results} if results else {}
@@ -45,5 +44,5 @@ def front_matter(manifest: Manifest, name: str) -> str:
 
 
 def _dataset(manifest: Manifest, evaluated_on: str) -> str:
-    key = "test_data" if evaluated_on == "test file" else "data"
+    key = "test_data" if evaluated_on == TEST else "data"
     return str(manifest.training.get(key, {}).get("file", "unknown"))

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgewren.errors import InputError
+from edgewren.evaluations import unbiased
 from edgewren.metrics import check_bootstrap
 
 MINIMUM_ROWS_PER_CLASS = 10
@@ -205,7 +206,8 @@ def choose_evaluation(
     """Return name and error rates of the evaluation that tells most about new texts, out of a manifest's.
 
     Predictions out of fold come first, since they have the most rows; then a test file; then validation rows. Figures
-    on training rows are never taken: they hide the mistakes that matter here.
+    on training rows are never taken: they hide the mistakes that matter here. Nor are those of the model before it was
+    distilled or fine-tuned: its mistakes are others.
 
     Args:
         evaluations: name to `Evaluation.as_dict()`.
@@ -215,19 +217,21 @@ def choose_evaluation(
     Raises:
         InputError: none of them is on held-out rows, or the one to take is missing or unsound.
     """
-    usable = [key for key in evaluations if _rank(key) is not None]
+    ranks = {key: rank for key in evaluations if (rank := _rank(key)) is not None}
     listed = ", ".join(repr(key) for key in evaluations) or "none"
     if name is None:
-        if not usable:
+        if not ranks:
             raise InputError(
                 f"The bundle has no evaluation on held-out rows; it has: {listed}. Train with cross-validation or "
                 "--test FILE and export again, so that the classifier's errors are known."
             )
-        name = min(usable, key=lambda key: _rank(key) or 0)
+        name = min(ranks, key=ranks.__getitem__)
     elif name not in evaluations:
         raise InputError(f"The bundle has no evaluation {name!r}; it has: {listed}.")
-    elif name not in usable:
-        raise InputError(f"The evaluation {name!r} is not on held-out rows, so it hides the errors on new texts.")
+    elif name not in ranks:
+        raise InputError(
+            f"The evaluation {name!r} is not on held-out rows by the finished model, whose errors are others."
+        )
     entry = evaluations[name]
     confusion = entry.get("confusion") if isinstance(entry, Mapping) else None
     order = entry.get("labels", list(labels)) if isinstance(entry, Mapping) else None
@@ -241,9 +245,9 @@ def choose_evaluation(
 
 
 def _rank(name: str) -> int | None:
-    lower = name.lower()
-    if "optimistic" in lower or "training" in lower:  # also "…, before training"
+    if not unbiased(name):
         return None
+    lower = name.lower()
     for rank, words in enumerate((("cross-validation", "out-of-fold", "out of fold"), ("test",), ("validation",))):
         if any(word in lower for word in words):
             return rank

@@ -86,7 +86,13 @@ def manifest():
     account = {"temperature": 2.5, "on": "3-fold cross-validation", "rows": 90, "labels_changed": 0}
     account |= {"before": figures, "after": figures, "difference": figures, "coverage": bands}
     evaluation = evaluate(["a", "b"] * 10, ["a", "b"] * 9 + ["b", "b"], ["a", "b"], resamples=50).as_dict()
-    names = ("3-fold cross-validation", "test file, before training", "training rows (optimistic)", "test file")
+    names = (
+        "3-fold cross-validation",
+        "test file, before training",
+        "5-fold cross-validation (before distillation)",
+        "training rows (optimistic)",
+        "test file",
+    )
     return Manifest(
         labels=("a", "b"),
         kind="ridge",

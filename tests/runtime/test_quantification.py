@@ -244,6 +244,7 @@ def test_out_of_fold_predictions_come_before_a_test_file_and_that_before_validat
     all_of_them = {
         "training rows (optimistic)": evaluation(1),
         "test file, before training": evaluation(2),
+        "10-fold cross-validation (before distillation)": evaluation(6),
         "validation": evaluation(3),
         "test file": evaluation(4),
         "10-fold cross-validation": evaluation(5),
@@ -264,6 +265,9 @@ def test_an_evaluation_can_be_named_but_not_one_on_training_rows():
         choose_evaluation(known, ["a", "b"], "x")
     with pytest.raises(InputError, match="not on held-out rows"):
         choose_evaluation(known, ["a", "b"], "training rows")
+    earlier = "3-fold cross-validation (before distillation)"
+    with pytest.raises(InputError, match="not on held-out rows by the finished model"):
+        choose_evaluation({**known, earlier: evaluation(7)}, ["a", "b"], earlier)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
+from edgewren.evaluations import BEFORE_TRAINING, CHOSE_EPOCHS, TEST, TRAINING
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import lora
 from edgewren_train.calibration import calibrate
@@ -94,7 +95,7 @@ def run_lora(
         temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
     if choice is not None:
         evaluations.update([_evaluate_validation(choice, data)])
-    evaluations[f"{judge.where}, before training"] = judge.evaluate(judge.predict(base.model))
+    evaluations[judge.where + BEFORE_TRAINING] = judge.evaluate(judge.predict(base.model))
     if choosing is not None and not choosing.refit:
         result = merge(base, kept, ids)
     else:
@@ -158,7 +159,7 @@ class _Judge:
 
     @classmethod
     def of(cls, base: LoraBase, data: LabelledTexts, test: LabelledTexts | None, seed: int) -> _Judge:
-        rows, where = (test, "test file") if test is not None else (data, "training rows (optimistic)")
+        rows, where = (test, TEST) if test is not None else (data, TRAINING)
         return cls(rows, where, base.tokenizer.encode(rows.texts).ids, data.classes, seed)
 
     def predict(self, model: Any) -> list[str]:
@@ -200,5 +201,4 @@ def _evaluate_validation(choice: EpochChoice, data: LabelledTexts) -> tuple[str,
     true = [data.labels[row] for one in choice.tried for row in one.held_out]
     predicted = [data.classes[index] for one in choice.tried for index in one.predicted]
     seeds = f" of {len(choice.tried)} seeds" if len(choice.tried) > 1 else ""
-    name = f"validation part{seeds} (chose the epochs: a little optimistic)"
-    return name, evaluate(true, predicted, data.classes, seed=choice.tried[0].seed)
+    return f"validation part{seeds}{CHOSE_EPOCHS}", evaluate(true, predicted, data.classes, seed=choice.tried[0].seed)

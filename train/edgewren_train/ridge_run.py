@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
+from edgewren.evaluations import TEST, TRAINING
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import depth as depths
 from edgewren_train import embedding, ridge
@@ -97,10 +98,10 @@ def run_ridge(
     warn_of_one_label(head.predict(features, data.classes), data.classes, say, ridge.NO_SIGNAL)
     if test is not None:
         predicted = head.predict(embedded(test.texts, "embedding test file"), data.classes)
-        evaluations["test file"] = evaluate(test.labels, predicted, data.classes, seed=seed)
+        evaluations[TEST] = evaluate(test.labels, predicted, data.classes, seed=seed)
     if not evaluations:
         predicted = head.predict(features, data.classes)
-        evaluations["training rows (optimistic)"] = evaluate(data.labels, predicted, data.classes, seed=seed)
+        evaluations[TRAINING] = evaluate(data.labels, predicted, data.classes, seed=seed)
     training = {
         **data_facts(data, test),
         **_head_facts(head, settings),
@@ -111,7 +112,7 @@ def run_ridge(
         "calibration": account,
         "libraries": library_versions(),
     }
-    headline = next(iter(evaluations)) if test is None else "test file"
+    headline = next(iter(evaluations)) if test is None else TEST
     summary = Summary(str(output), "ridge", data.classes, headline, evaluations, training)
     description = summary.describe(encoder, normaliser=normaliser, temperature=temperature)
     rows = list(zip(data.texts, data.labels, strict=True))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.classifier import Classifier
 from edgewren.errors import UsageError
+from edgewren.evaluations import BEFORE_DISTILLATION, TEST, TRAINING
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import ridge, static
 from edgewren_train.calibration import calibrate
@@ -74,7 +75,7 @@ def run_static(
     temperature, account = 1.0, dict[str, Any]()
     held_out = settings.cross_validate(features, data, say)
     if held_out is not None:
-        name = held_out.name + (" (before distillation)" if teaching else "")
+        name = held_out.name + (BEFORE_DISTILLATION if teaching else "")
         evaluations[name] = evaluate_held_out(held_out, data, seed)
         if settings.calibrated and teaching is None:
             temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
@@ -102,11 +103,11 @@ def run_static(
         return _labels(_decision(encoder, vectors, head, distilled, texts), data.classes)
 
     if test is not None:
-        evaluations["test file"] = evaluate(test.labels, labels_of(test.texts), data.classes, seed=seed)
+        evaluations[TEST] = evaluate(test.labels, labels_of(test.texts), data.classes, seed=seed)
     elif teaching is not None or not evaluations:
         on_training = evaluate(data.labels, labels_of(data.texts), data.classes, seed=seed)
-        evaluations["training rows (optimistic)"] = on_training
-    headline = next(iter(evaluations)) if test is None else "test file"
+        evaluations[TRAINING] = on_training
+    headline = next(iter(evaluations)) if test is None else TEST
     summary = Summary(str(output), "static", data.classes, headline, evaluations, training)
     description = summary.describe(encoder, normaliser=normaliser, temperature=temperature)
     rows = list(zip(data.texts, data.labels, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgewren.bundle import Bundle
 from edgewren.errors import UsageError
+from edgewren.evaluations import TEST, of_new_texts
 from edgewren_train.analysis import Analysis, analyse
 from edgewren_train.judged import is_trained_model, judge_training_rows
 from edgewren_train.trained import Trained, read_trained
@@ -15,7 +16,6 @@ from edgewren_train.trained import Trained, read_trained
 Say = Callable[[str], None]
 
 _SETTINGS = ("alpha", "rank", "dropout", "target_modules", "epochs", "learning_rate", "batch_size", "precision", "seed")
-_OPTIMISTIC = "training rows"
 _KINDS = {
     "ridge": "ridge classifier on sentence embeddings",
     "lora": "fine-tuned encoder (LoRA, merged)",
@@ -126,10 +126,9 @@ def gather(
 
 def headline(evaluation: Mapping[str, Any]) -> str | None:
     """Return the evaluation to quote: the test file's, else one on held-out rows, else None."""
-    if "test file" in evaluation:
-        return "test file"
-    honest = [name for name in evaluation if not name.startswith(_OPTIMISTIC) and "before training" not in name]
-    return honest[0] if honest else None
+    if TEST in evaluation:
+        return TEST
+    return next(filter(of_new_texts, evaluation), None)
 
 
 def _of_bundle(path: str) -> Facts:

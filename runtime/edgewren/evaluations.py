@@ -1,0 +1,27 @@
+"""The names of a model's evaluations, and what they say: of which model, on which rows.
+
+Training writes them, manifests keep them; cards, reports and corrected shares choose among them.
+"""
+
+from __future__ import annotations
+
+TEST = "test file"
+TRAINING = "training rows (optimistic)"
+_TRAINING_ROWS = "training rows"
+_BEFORE = "before "
+BEFORE_TRAINING = f", {_BEFORE}training"
+BEFORE_DISTILLATION = f" ({_BEFORE}distillation)"
+"""Endings of what was found of an earlier state of the model."""
+CHOSE_EPOCHS = " (chose the epochs: a little optimistic)"
+_OPTIMISTIC = "optimistic"
+
+
+def of_new_texts(name: str) -> bool:
+    """Whether an evaluation is of the finished recipe, on rows that it was not trained on."""
+    lower = name.lower()
+    return not lower.startswith(_TRAINING_ROWS) and _BEFORE not in lower
+
+
+def unbiased(name: str) -> bool:
+    """Whether, besides, nothing was chosen on its rows."""
+    return of_new_texts(name) and _OPTIMISTIC not in name.lower()
