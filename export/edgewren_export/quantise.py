@@ -32,7 +32,7 @@ from edgewren_export.token_values import TokenValues
 if TYPE_CHECKING:
     import onnx
 
-_SMALLEST = 16  # columns of a weight: the head's few cost nothing in fp32
+_SMALLEST = 16  # columns of a weight
 _GELU_OPERATORS = ("Gelu", "BiasGelu", "FastGelu")
 _TABLE_ROWS = 1000  # embedding tables with fewer rows are not worth it
 _SCALES_AND_BIAS = (3, 6)  # inputs of MatMulIntegerToFloat: the weight's scales per column, and the bias
@@ -148,16 +148,31 @@ def _rounded(
 
 
 def products(graph: EditableGraph) -> dict[str, list[Product]]:
-    """Return the products worth quantising by the name of their common input (query, key and value share one)."""
+    """Return the products worth quantising by the name of their common input (query, key and value share one).
+
+    The head is none of them, however many labels it has: exits find it by its values, and it costs nothing in fp32.
+    """
     found: dict[str, list[Product]] = {}
+    head = _head(graph)
     for node in graph.nodes():
-        if node.op_type != "MatMul" or graph.value(node.input[0]) is not None:
+        if node.op_type != "MatMul" or node.output[0] == head or graph.value(node.input[0]) is not None:
             continue
         weight = graph.value(node.input[1])
         if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or min(weight.shape) < _SMALLEST:
             continue
         found.setdefault(node.input[0], []).append(Product(node, weight))
     return found
+
+
+def _head(graph: EditableGraph) -> str | None:
+    """Return what the last product before the logits gives; only operators with one computed input come after it."""
+    name = "logits"
+    while (node := graph.producer(name)) is not None and node.op_type not in ("MatMul", "Gemm"):
+        computed = [entry for entry in node.input if entry and graph.value(entry) is None]
+        if len(computed) != 1:
+            return None
+        name = computed[0]
+    return None if node is None else name
 
 
 def _quantise_fixed(

@@ -8,17 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import staged_models
 import tiny_models
 
 from edgewren import Classifier
 from edgewren.bundle import Bundle
 from edgewren.errors import BundleError, InputError, ParityError
 from edgewren.verification import verify
-from edgewren_export import encoder_export, graph, grids, parity
+from edgewren_export import encoder_export, graph, grids, parity, stages
 from edgewren_export.optimise import operators
 from edgewren_export.pipeline import export
-from edgewren_export.quantise import calibrate
+from edgewren_export.quantise import calibrate, quantise
 
 ARCHITECTURES = [
     ("ridge", "bert"),
@@ -246,6 +248,20 @@ def test_what_quantising_needs_costs_few_passes_over_the_hidden_states(int8_bund
     products = {node.output[0]: node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
     biased = [node for node in model.graph.node if node.op_type == "Add" and set(node.input) & constants]
     assert len([node for node in biased if set(node.input) & set(products)]) == (0 if apart else layers)  # behind Gelu
+
+
+@pytest.mark.parametrize("labels", [3, 20])
+def test_head_stays_in_fp32_so_that_exits_find_it_however_many_labels_it_has(labels):
+    whole = staged_models.whole(100, labels)
+    rows = [list(np.random.default_rng(seed).integers(5, 90, 8)) for seed in range(40)]
+    quantised = quantise(calibrate(whole, rows))
+    assert operators(quantised)["MatMulIntegerToFloat"] == 2 * staged_models.LAYERS
+    head, own = staged_models.head(labels, seed=5), staged_models.head(labels, seed=6)
+    attached = stages.attach_exits(quantised, head, {0: own}, like=whole)
+    session = onnxruntime.InferenceSession(attached.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids = np.array(rows[:1], dtype=np.int64)
+    early, late = session.run(["exit_0", "logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    assert early.shape == late.shape == (1, labels)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,6 @@ def test_held_out_rows_are_asked_of_heads_that_imitate_a_model_which_did_not_see
         full = scikit_learn(RidgeClassifierCV, features[-1][training], labels[training])
         taught = [*training, *(ROWS + 2 * row + half for row in training for half in (0, 1))]
         decided = full.decision_function(features[-1][taught].astype(np.float64))
-        decided = decided if classes == 2 else decided - decided.mean(axis=1, keepdims=True)
         for layer in (0, 1):
             imitated = scikit_learn(RidgeCV, features[layer][taught], decided).predict(
                 features[layer][rows].astype(np.float64)
@@ -79,6 +78,8 @@ def test_held_out_rows_are_asked_of_heads_that_imitate_a_model_which_did_not_see
             told = heads._logits[layer][rows]
             told = told[:, 1] - told[:, 0] if classes == 2 else told
             np.testing.assert_allclose(told, imitated, atol=1e-4)  # heads may extend their grid of alphas, sklearn not
+            if classes > 2:  # one against the rest: as many targets of -1 as there are other classes
+                np.testing.assert_allclose(told.sum(axis=1), 2 - classes, atol=1e-3)
             assert (heads._errors[layer][rows] == heads._errors[layer][rows[0]]).all()
 
 
@@ -133,6 +134,14 @@ def test_heads_agree_with_the_full_model_more_than_heads_fitted_to_labels():
         for head in (imitating, learning)
     ]
     assert agree[0] > agree[1] + 0.02
+
+
+def test_what_all_logits_of_a_row_have_in_common_is_not_learnt_but_its_mean():
+    logits = np.random.default_rng(0).normal(size=(50, 3))
+    common = np.linspace(-9, 11, 50)[:, None]
+    decisions = exit_heads._decisions(logits - logits.mean(axis=1, keepdims=True) + common)
+    np.testing.assert_allclose(decisions.mean(axis=1), 1.0)
+    np.testing.assert_allclose(np.diff(decisions), np.diff(logits))
 
 
 def test_thresholds_are_in_units_of_each_heads_own_error():

@@ -187,8 +187,13 @@ def halves(text: str) -> tuple[str, ...]:
 
 
 def _decisions(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return decision values as scikit-learn's: [n] for two classes, [n, classes] with mean 0 otherwise."""
+    """Return decision values as scikit-learn's: [n] for two classes, otherwise [n, classes], around one mean for all.
+
+    What a row's values have in common says nothing of its label (a softmax leaves it out), so heads need not learn it.
+    The mean itself is kept: a ridge model's one-against-the-rest values are positive where a class is answered yes.
+    """
     if logits.shape[1] == 2:
         return logits[:, 1] - logits[:, 0]
-    centred: NDArray[np.floating[Any]] = logits - logits.mean(axis=1, keepdims=True)
-    return centred
+    common = logits.mean(axis=1, keepdims=True)
+    decisions: NDArray[np.floating[Any]] = logits - common + common.mean()
+    return decisions
