@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import archives
+import numpy as np
 import pytest
 from faulty_disk import DiedError, DyingDisk
 
@@ -128,6 +129,30 @@ def test_several_inputs_resume_in_the_middle_of_any(classifier, tmp_path, output
         run(classifier, sources, output, resume=True)
         for path in output.parent.iterdir():
             path.unlink()
+
+
+def test_records_of_the_journal_do_not_grow_with_the_inputs_behind_them(classifier, tmp_path, output):
+    sources = [archives.write(tmp_path / f"in-{number:03}.csv", archives.rows(5)) for number in range(60)]
+    expected = whole(classifier, sources, output)
+    sizes, path = [], output.with_name("o.csv.gz.journal")
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            classifier,
+            sources,
+            output,
+            progress=lambda rows, _: sizes.append(path.stat().st_size) or _stop_at(rows, 200),
+        )
+    records = np.diff(sizes)
+    assert records[-10:].mean() < 1.1 * records[:10].mean()
+    run(classifier, sources, output, resume=True)
+    assert archives.result(output) == expected
+    report = json.loads(output.with_name("o.csv.gz.report.json").read_text())
+    assert [Path(done["path"]).name for done in report["inputs"]] == [source.name for source in sources]
+
+
+def _stop_at(rows: int, limit: int) -> None:
+    if rows >= limit:
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "shift_jis"])

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,41 @@ def test_every_status(tmp_path, classifier):
     rejects = [json.loads(line) for line in (tmp_path / "out.jsonl.rejects.jsonl").read_text().splitlines()]
     assert [reject["row"] for reject in rejects] == [7, 8, 9, 10, 11, 12]
     assert rejects[4]["raw"] == "oops"
+
+
+WIDE = {
+    "csv": "text,page\n" + f"hi,{'z' * 100_000}\n" * 300,
+    "jsonl": (json.dumps({"text": "hi", "page": "z" * 100_000}) + "\n") * 300,
+    "tweets.jsonl": (json.dumps({"id_str": "1", "full_text": "hi", "user": {"about": "z" * 100_000}}) + "\n") * 300,
+}
+
+
+@pytest.mark.parametrize("kind", [*WIDE, "parquet"])
+def test_windows_end_by_what_whole_rows_take_so_memory_is_constant(tmp_path, classifier, kind):
+    source = tmp_path / f"in.{kind}"
+    if kind == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pages = [f"{row:06}" + "z" * 100_000 for row in range(300)]
+        pq.write_table(pa.table({"text": ["hi"] * 300, "page": pages}), source, row_group_size=50)
+    else:
+        write(source, WIDE[kind])
+    rows = [0]
+    score_archive(classifier, [source], tmp_path / "out.jsonl", progress=lambda done, _: rows.append(done))
+    assert rows[-1] == 300
+    assert np.diff(rows).max() <= 105  # 8 million characters, and what a block or a row group may be over them
+
+
+def test_records_that_are_written_as_lines_do_not_wait_as_objects(tmp_path, classifier):
+    record = {"text": "hi", "deep": [{"key": number} for number in range(200)]}
+    source = write(tmp_path / "in.jsonl", "".join(json.dumps({**record, "id": row}) + "\n" for row in range(2000)))
+    peaks = {}
+    for form in ("jsonl", "csv"):
+        tracemalloc.start()
+        score_archive(classifier, [source], tmp_path / f"out.{form}")
+        peaks[form] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks["jsonl"] < 0.6 * peaks["csv"]
+    assert [json.loads(line)["deep"] for line in (tmp_path / "out.jsonl").open()] == [record["deep"]] * 2000
 
 
 def test_a_ragged_row_keeps_its_place_without_scores(tmp_path, classifier):

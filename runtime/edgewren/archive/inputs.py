@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,29 +102,19 @@ class Place:
         position: in that input; None: at its start.
         bytes_read, sha256: what was read of it so far, as it lies on disk, to find the position; it may be more than
             the position needs.
-        finished: the inputs before it.
+        bytes_before: of the inputs before it.
     """
 
     index: int = 0
     position: Mapping[str, int] | None = None
     bytes_read: int = 0
     sha256: str = hashlib.sha256().hexdigest()
-    finished: tuple[Finished, ...] = field(default=())
+    bytes_before: int = 0
 
     @property
     def bytes_behind(self) -> int:
         """Bytes of all inputs that were read on the way here."""
-        return sum(done.bytes for done in self.finished) + (self.bytes_read if self.position else 0)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as what JSON knows."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Place:
-        """Return the place that `as_dict` described."""
-        finished = tuple(Finished(**item) for item in data["finished"])
-        return cls(data["index"], data["position"], data["bytes_read"], data["sha256"], finished)
+        return self.bytes_before + (self.bytes_read if self.position else 0)
 
 
 class Inputs:
@@ -136,6 +126,9 @@ class Inputs:
         encoding: of their text.
         text_column: which each must have.
         added: names of the added columns, which none may have.
+
+    Attributes:
+        finished: inputs that were read to their end, the first ones.
 
     Raises:
         InputError: a file cannot be opened or has no such column.
@@ -156,7 +149,8 @@ class Inputs:
         self._text_column = text_column
         self._added = tuple(added)
         self.formats = [resolve_format(source, format, encoding=encoding) for source in self.sources]
-        self._finished: list[Finished] = []
+        self.finished: list[Finished] = []
+        self._bytes_before = 0
         self._index = 0
         self._sizes: dict[str, tuple[int, int]] = {}
         for source in self.sources:
@@ -184,16 +178,16 @@ class Inputs:
         """How far the blocks handed out so far go."""
         table = self._table
         if table is None:
-            return Place(self._index, None, finished=tuple(self._finished))
-        return Place(self._index, dict(table.position), *table.seen(), tuple(self._finished))
+            return Place(self._index, bytes_before=self._bytes_before)
+        return Place(self._index, dict(table.position), *table.seen(), self._bytes_before)
 
-    def go_on(self, place: Place) -> None:
+    def go_on(self, place: Place, finished: Sequence[Finished]) -> None:
         """Go on at a place of an earlier run, after making sure that what it read is still there.
 
         Raises:
             ResumeError: something in it has changed.
         """
-        for done in place.finished:
+        for done in finished:
             if _sha256(Path(done.path), done.bytes) != done.sha256:
                 raise ResumeError(f"{done.path} has changed since it was scored. Start over with --force.")
         if place.index < len(self.sources) and place.sha256:
@@ -203,14 +197,15 @@ class Inputs:
                     f"{source} has changed in what was scored already. Start over with --force, or restore the file."
                 )
         self.first.close()
-        self._finished = list(place.finished)
+        self.finished = list(finished)
+        self._bytes_before = place.bytes_before
         self._index = place.index
         self._table = None
         if place.index < len(self.sources):
             self._table = self._open(place.index, place.position)
 
     def blocks(self, rows: int, characters: int) -> Iterator[Block]:
-        """Yield the blocks of the next window: until it has come to this many rows, or its texts to so many characters.
+        """Yield the blocks of the next window: until it has come to this many rows, or to so many characters of them.
 
         Raises:
             InputError, UsageError: as above, or a file cannot be read on.
@@ -227,7 +222,7 @@ class Inputs:
                 self._refuse_taken(self._table.name, taken)
             yield block
             rows -= len(block)
-            characters -= sum(map(len, block.texts(self._text_column)[0]))
+            characters -= block.characters
 
     def close(self) -> None:
         """Close what is open."""
@@ -236,7 +231,9 @@ class Inputs:
 
     def _finish_table(self, table: Table) -> None:
         source = self.sources[self._index]
-        self._finished.append(Finished(source, self.formats[self._index], table.rows_read, *table.seen()))
+        done = Finished(source, self.formats[self._index], table.rows_read, *table.seen())
+        self.finished.append(done)
+        self._bytes_before += done.bytes
         table.close()
         self._table = None
         self._index += 1

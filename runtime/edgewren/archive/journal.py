@@ -22,7 +22,7 @@ from edgewren.archive.disk import Disk, File
 from edgewren.errors import LockedError
 
 SUFFIX = ".journal"
-VERSION = 1
+VERSION = 2
 _HASH_CHARACTERS = 64
 _OURS = re.compile(rb"[0-9a-f]{0,63}\Z|[0-9a-f]{64}( |\Z)|\0*\Z")
 """The beginning of a journal's bytes, torn or not; zeros are what a power cut can leave of it."""
@@ -34,7 +34,8 @@ class Content:
 
     Attributes:
         header: of the run, None where there is no sound one.
-        state: of the last committed window, None where none was committed.
+        state: of the last committed window, None where none was committed. Records list under "finished" what has been
+            finished since the one before, by number, so that they stay small; the state has all of it.
         damaged: whether something before the last record is not as it was written.
         empty: whether there is nothing at all.
         ours: whether it begins as journals do, as far as it goes.
@@ -65,7 +66,12 @@ def parse(data: bytes) -> Content:
     header = payloads[0] if payloads else None
     if header is not None and header.get("journal") != VERSION:
         header, damaged = None, True
-    state = payloads[-1] if len(payloads) > 1 else None
+    state: dict[str, Any] | None = None
+    if len(payloads) > 1:
+        finished: dict[str, Any] = {}
+        for payload in payloads[1:]:
+            finished.update(payload.get("finished", {}))
+        state = {**payloads[-1], "finished": finished}
     return Content(header, state, damaged, not data, _OURS.match(data[: _HASH_CHARACTERS + 1]) is not None)
 
 

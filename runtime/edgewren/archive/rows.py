@@ -55,12 +55,14 @@ class Block(ABC):
         source: name of the file; "" where there is none.
         first: number of the first row.
         errors: index in the block to the reason why that row cannot be used.
+        characters: about what the rows take, in characters as they stood in the file or bytes; bounds memory.
     """
 
-    def __init__(self, source: str, first: int, errors: Mapping[int, str]) -> None:
+    def __init__(self, source: str, first: int, errors: Mapping[int, str], characters: int) -> None:
         self.source = source
         self.first = first
         self.errors = errors
+        self.characters = characters
 
     @abstractmethod
     def __len__(self) -> int:
@@ -123,6 +125,9 @@ class Block(ABC):
                     f"{self.source}: Row {row.number} (line {row.line}) has the key {extra!r}, which the first records "
                     "of the first input do not have, so there is no column for it. Write with --output-format jsonl."
                 )
+
+    def rest(self) -> None:  # noqa: B027  most blocks hold nothing else
+        """Keep no more than the rows as they stood, from which all else can be had again."""
 
     def taken(self, names: Collection[str]) -> str | None:
         """Return a name that some row has as a key, beyond the table's own columns, or None."""

@@ -19,7 +19,7 @@ from typing import Any
 from edgewren.archive.compression import Compression
 from edgewren.archive.direct import DirectOutput, Output, State, is_direct
 from edgewren.archive.disk import Disk
-from edgewren.archive.inputs import Inputs, Place, expand
+from edgewren.archive.inputs import Finished, Inputs, Place, expand
 from edgewren.archive.lines import STDIN
 from edgewren.archive.output import JournaledOutput, side_files
 from edgewren.archive.report import Report, Tally, model_facts, versions
@@ -31,8 +31,8 @@ from edgewren.archive.writers import choose_output, make_encoder
 from edgewren.classifier import WINDOW_ROWS, Classifier, Scores
 from edgewren.errors import InputError, OutputError, UsageError
 
-WINDOW_CHARACTERS = 32 * 2**20
-"""A window whose texts have come to this many characters ends, however few rows it has: memory stays constant."""
+WINDOW_CHARACTERS = 8 * 2**20
+"""A window whose rows have come to this many characters ends, however few they are: memory stays constant."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,7 @@ class _Run:
         self._progress = progress
         self._tally = Tally()
         self._windows: deque[Window] = deque()
+        self._files = 0  # inputs that a record says are finished
         self._begun = False
 
     def prepare(self, options: Options, encoder: Encoder, packed: Compression | None) -> None:
@@ -232,7 +233,9 @@ class _Run:
         if state is not None:
             self._tally = Tally.from_dict(state["tally"])
             self._encoder.prefixed = self._tally.prefixed
-            self._inputs.go_on(Place.from_dict(state["place"]))
+            finished = [Finished(**known) for known in state["finished"].values()]
+            self._inputs.go_on(Place(**state["place"]), finished)
+            self._files = len(finished)
             self._begun = True
         self._tally.resumed += 1
 
@@ -261,8 +264,10 @@ class _Run:
 
     def _commit(self, output: Output, data: list[bytes], result: Result, place: Place) -> None:
         tally = self._tally
-        state: State = {"rows": tally.rows, "tally": tally.as_dict(), "place": place.as_dict()}
+        finished = {str(index): vars(self._inputs.finished[index]) for index in range(self._files, place.index)}
+        state: State = {"rows": tally.rows, "tally": tally.as_dict(), "place": vars(place), "finished": finished}
         output.commit(b"".join(data), b"".join(map(_listed, result.rejected)), state)
+        self._files = place.index
         self._begun = True
 
     def _document(self, known: State) -> State:
@@ -273,7 +278,7 @@ class _Run:
             "model": {"path": str(self._classifier.bundle.path), **self._model},
             "versions": self._versions,
             "options": vars(self._options),
-            "inputs": [vars(done) for done in self._inputs.place.finished],
+            "inputs": [vars(done) for done in self._inputs.finished],
             **known,
             "fingerprint": self.fingerprint,
         }
@@ -286,6 +291,8 @@ class _Run:
             texts: list[str] = []
             for block in self._inputs.blocks(rows, WINDOW_CHARACTERS):
                 found, problems = block.texts(column)
+                if self._options.output_format == "jsonl":
+                    block.rest()
                 parts.append(Part(block, found, problems))
                 texts += [t for row, t in enumerate(found) if row not in problems] if problems else found
             if not parts:

@@ -16,7 +16,7 @@ from edgewren.text import repair
 Position = Mapping[str, int]
 """How far a table was read, in the format's own terms: enough to go on from there another time."""
 
-BLOCK_CHARACTERS = 8 * 2**20
+BLOCK_CHARACTERS = 2 * 2**20
 """A block that has come to this many characters is handed out, however few rows it has."""
 
 _ROWS_AT_ONCE = 1024

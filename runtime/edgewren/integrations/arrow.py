@@ -107,7 +107,7 @@ class _Column(Block):
     """One column as a block of rows, for the archive's rules about what is a text."""
 
     def __init__(self, name: str, values: list[Any]) -> None:
-        super().__init__("", 1, {})
+        super().__init__("", 1, {}, characters=sum(len(value or "") for value in values))
         self._name = name
         self._values = values
 

@@ -27,21 +27,23 @@ from edgewren.archive.table import (
 from edgewren.errors import InputError
 from edgewren.text import repair
 
-_STEP_ROWS = 64
+_MOST_ROWS_A_STEP = 64
 _MAXIMUM_BLANK_LINES = 1_000_000
 
 
 class _Records(Block):
     """Records as csv.reader gives them."""
 
-    def __init__(self, source: str, first: int, header: list[str], records: list[list[str]], line: int) -> None:
+    def __init__(
+        self, source: str, first: int, header: list[str], records: list[list[str]], line: int, characters: int
+    ) -> None:
         width = len(header)
         errors = {}
         if set(map(len, records)) != {width}:
             for index, record in enumerate(records):
                 if len(record) != width:
                     errors[index] = f"{len(record)} fields where the header has {width}" if record else "empty line"
-        super().__init__(source, first, errors)
+        super().__init__(source, first, errors, characters)
         self._header = header
         self._records = records
         self._line = line
@@ -126,7 +128,7 @@ class _DelimitedTable(SourceTable):
         line = self._line_before + self._reader.line_num + 1
         start = self._lines.position
         self._lines.records = records
-        step = _STEP_ROWS
+        step = 1
         while True:
             before = len(records)
             wanted = min(step, max(rows - before, 1))
@@ -136,7 +138,8 @@ class _DelimitedTable(SourceTable):
                 raise _unreadable(self.name, line + sum(1 + sum(map(_line_ends, r)) for r in records), error) from error
             ended = len(records) - before < wanted
             characters = self._lines.position - start
-            step = _STEP_ROWS if characters < BLOCK_CHARACTERS // 8 else 1  # long records: look after each
+            # Records may be long: go on by few, and look after each where they are.
+            step = min(2 * step, _MOST_ROWS_A_STEP) if characters < BLOCK_CHARACTERS // 8 else 1
             if ended or ((len(records) >= rows or characters >= BLOCK_CHARACTERS) and records[-1]):
                 break
             if len(records) > rows + _MAXIMUM_BLANK_LINES:
@@ -151,7 +154,7 @@ class _DelimitedTable(SourceTable):
                 return None
         first = self._row + 1
         self._row += len(records)
-        return _Records(self.name, first, self.columns, records, line)
+        return _Records(self.name, first, self.columns, records, line, characters)
 
 
 def _lines(source: ByteSource, opening: Opening, skip: int) -> Lines:

@@ -17,7 +17,7 @@ from edgewren.archive.rows import Block, Row, cell_text
 from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, SourceTable, Table
 from edgewren.errors import InputError
 
-_STEP_ROWS = 64
+_MOST_ROWS_A_STEP = 64
 _MAXIMUM_BLANK_LINES = 1_000_000
 _HEAD_LINES = 1000
 _HEAD_CHARACTERS = 1 << 20
@@ -35,13 +35,23 @@ class Records(Block):
             if error is not None:
                 errors[index] = error if text.strip(JSON_SPACE) else "empty line"
             records.append(fields)
-        super().__init__(source, first, errors)
+        super().__init__(source, first, errors, sum(map(len, raw)))
         self._line = line
         self._raw = raw
-        self._records = records
+        self._parsed: list[dict[str, Any]] | None = records
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._raw)
+
+    @property
+    def _records(self) -> list[dict[str, Any]]:
+        if self._parsed is None:
+            self._parsed = [parse_object(text)[0] for text in self._raw]
+        return self._parsed
+
+    def rest(self) -> None:
+        # As objects, records take ten times their text, and Python's garbage collector goes through them all the time.
+        self._parsed = None
 
     def row(self, index: int) -> Row:
         return Row(
@@ -105,14 +115,15 @@ class _JsonlTable(SourceTable):
     def read(self, rows: int) -> Block | None:
         found: list[str] = []
         start = self.position["characters"]
-        step = _STEP_ROWS
+        step = 1
         while True:
             before = len(found)
             wanted = min(step, max(rows - before, 1))
             found.extend(self._next(wanted))
             ended = len(found) - before < wanted
             characters = self.position["characters"] - start
-            step = _STEP_ROWS if characters < BLOCK_CHARACTERS // 8 else 1  # long records: look after each
+            # Records may be long: go on by few, and look after each where they are.
+            step = min(2 * step, _MOST_ROWS_A_STEP) if characters < BLOCK_CHARACTERS // 8 else 1
             if ended or ((len(found) >= rows or characters >= BLOCK_CHARACTERS) and not found[-1].isspace()):
                 break
             if len(found) > rows + _MAXIMUM_BLANK_LINES:

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgewren.archive.lines import STDIN, UTF_8, check_there, checked_encoding
 from edgewren.archive.rows import Block, Row, cell_text
-from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, Table, column_names
+from edgewren.archive.table import Added, Encoder, Format, Opening, Position, Table, column_names
 from edgewren.errors import InputError, MissingDependencyError, UsageError
 from edgewren.text import is_unicode, repair
 
@@ -46,7 +46,7 @@ class _Batch(Block):
     """A batch of Arrow columns."""
 
     def __init__(self, source: str, first: int, pa: Any, batch: Any) -> None:
-        super().__init__(source, first, {})
+        super().__init__(source, first, {}, batch.nbytes)
         self._pa = pa
         self.batch = batch
         self._columns: dict[str, list[Any]] = {}
@@ -328,7 +328,7 @@ class ParquetEncoder(Encoder):
                     yield from reader
 
 
-_FOOTER_BYTES = BLOCK_CHARACTERS * 4
+_FOOTER_BYTES = 32 * 2**20
 
 
 class _Stream(io.RawIOBase):

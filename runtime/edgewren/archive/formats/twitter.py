@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,19 +31,25 @@ _TELLING = frozenset({"text", "full_text"})
 
 @dataclass(frozen=True, slots=True)
 class _Tweet:
-    """One row: a tweet's columns, its own JSON on one line, and what is wrong with it."""
+    """One row: a tweet's columns, and what is wrong with it.
+
+    Attributes:
+        keys: of its record; none where there is no record.
+        own: its JSON on one line, None for one out of a page, whose `record` is kept instead.
+    """
 
     fields: dict[str, Any]
     keys: Collection[str]
     own: str | None
-    record: dict[str, Any]
     line: int
     error: str | None
+    record: dict[str, Any] | None = None
 
 
 class _Tweets(Block):
-    def __init__(self, source: str, first: int, tweets: list[_Tweet]) -> None:
-        super().__init__(source, first, {index: t.error for index, t in enumerate(tweets) if t.error is not None})
+    def __init__(self, source: str, first: int, tweets: list[_Tweet], characters: int) -> None:
+        errors = {index: tweet.error for index, tweet in enumerate(tweets) if tweet.error is not None}
+        super().__init__(source, first, errors, characters)
         self._tweets = tweets
 
     def __len__(self) -> int:
@@ -60,7 +67,7 @@ class _Tweets(Block):
 
     def objects(self) -> list[str]:
         return [
-            "{}" if not tweet.record else tweet.own if tweet.own is not None else json_text(tweet.record)
+            "{}" if not tweet.keys else tweet.own if tweet.own is not None else json_text(tweet.record)
             for tweet in self._tweets
         ]
 
@@ -113,7 +120,7 @@ class _TwitterTable(SourceTable):
             found.extend(unit)
         if not found:
             return None
-        block = _Tweets(self.name, self._row + 1, found)
+        block = _Tweets(self.name, self._row + 1, found, self._characters - start)
         self._row += len(found)
         return block
 
@@ -202,18 +209,19 @@ class _TwitterTable(SourceTable):
     def _of(self, text: str, record: dict[str, Any], error: str | None, line: int) -> Iterator[_Tweet]:
         own = _LINE_END.sub(" ", text.strip(JSON_SPACE))
         if error is not None:
-            yield _Tweet(dict.fromkeys(COLUMNS), (), own, {}, line, error)
+            yield _Tweet(dict.fromkeys(COLUMNS), (), own, line, error)
             return
         if not looks_like_page(record):
             fields, problem = tweet_fields(record)
-            yield _Tweet(fields, record.keys(), own, record, line, problem)
+            keys = tuple(map(sys.intern, record))  # many records, few keys: the record itself need not be kept
+            yield _Tweet(fields, keys, own, line, problem)
             return
         tweets, includes = page_tweets(record)
         for tweet in tweets:
             fields, problem = tweet_fields(tweet, includes)
             author = includes["users"].get(fields["author_id"] or "")
             full = {**tweet, "author": author} if author is not None and "author" not in tweet else tweet
-            yield _Tweet(fields, full.keys(), None, full, line, problem)
+            yield _Tweet(fields, full.keys(), None, line, problem, full)
 
     # Elements of an array
 
@@ -239,7 +247,7 @@ class _TwitterTable(SourceTable):
             else:
                 own = _LINE_END.sub(" ", text)
                 problem = f"a JSON {type_name(value)} where a tweet is expected"
-                yield [_Tweet(dict.fromkeys(COLUMNS), (), own, {}, line, problem)]
+                yield [_Tweet(dict.fromkeys(COLUMNS), (), own, line, problem)]
 
     def _next_element(self, *, first: bool) -> int | None:
         """Return where the next element begins in the buffer; None where the array ends, as the file must too."""
