@@ -176,3 +176,49 @@ def test_a_classifier_with_another_number_of_labels_gets_a_new_head(encoder_fold
     base = load_base(str(tmp_path), CLASSES, max_length=24, normaliser="none", seed=0)
     assert base.fresh == ("classifier",)
     assert train(base, TEXTS, LABELS, RECIPE).model.config.num_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dropped"),
+    [
+        ("bert", "nothing"),
+        ("roberta", "nothing"),
+        ("distilbert", "nothing"),
+        ("mpnet", "the last layer"),
+        ("distilbert", "the last layer"),
+    ],
+)
+def test_a_head_that_the_checkpoint_brings_is_replaced_and_trained_whole(
+    encoder_folder, tmp_path, architecture, dropped
+):
+    """A public two-class checkpoint: its head is another task's. What the seed draws does not depend on it."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    source = encoder_folder(architecture)
+    AutoModelForSequenceClassification.from_pretrained(source, num_labels=2).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    if dropped == "the last layer":
+        last = "classifier.out_proj." if "classifier.out_proj.weight" in weights else "classifier."
+        weights = {name: value for name, value in weights.items() if not name.startswith(last)}
+        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    base = load_base(str(tmp_path), CLASSES, max_length=24, normaliser="none", seed=0)
+    # Headless, with the pooler that this checkpoint has.
+    prefix = f"{base.model.base_model_prefix}."
+    headless = tmp_path / "headless"
+    headless.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (headless / name).write_bytes((tmp_path / name).read_bytes())
+    encoder = {name: value for name, value in weights.items() if name.startswith(prefix)}
+    save_file(encoder, headless / "model.safetensors", metadata={"format": "pt"})
+    other = load_base(str(headless), CLASSES, max_length=24, normaliser="none", seed=0)
+    assert base.fresh == other.fresh
+    assert base.sha256 == other.sha256
+    state, expected = base.model.state_dict(), other.model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+    head = [name for name in state if not name.startswith(prefix)]
+    trained = train(base, TEXTS, LABELS, RECIPE).model.state_dict()
+    assert head
+    assert not any(torch.equal(trained[name], state[name]) for name in head)

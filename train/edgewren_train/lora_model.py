@@ -90,6 +90,8 @@ def load_base(
 ) -> LoraBase:
     """Load an encoder with a fresh classification head whose initial weights depend on `seed` alone.
 
+    A head that the checkpoint brings is another task's: it is dropped. A pooler stays.
+
     Args:
         depth: layers of the encoder to keep; None: all.
 
@@ -101,6 +103,7 @@ def load_base(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
     location = locate(spec)
+    options = {"attn_implementation": "eager", "dtype": torch.float32, "output_loading_info": True}
     set_seed(seed)
     with reporting_load_failures(spec), quiet(location):
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -109,15 +112,18 @@ def load_base(
             id2label=dict(enumerate(classes)),
             label2id={name: index for index, name in enumerate(classes)},
             problem_type="single_label_classification",
-            attn_implementation="eager",
             ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-            output_loading_info=True,
+            **options,
         )
+        # A head of another shape is named alone or, depending on transformers' version, with both shapes.
+        mismatched = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
+        missing = {*report["missing_keys"], *mismatched}
+        if not missing >= (head := _head_names(model)):
+            missing |= head
+            kept = {name: value for name, value in model.state_dict().items() if name not in missing}
+            set_seed(seed)  # as if the checkpoint had never had one
+            model, _ = type(model).from_pretrained(None, config=model.config, state_dict=kept, **options)
         tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(location), spec)
-    # A head of another shape is named alone or, depending on transformers' version, with both shapes.
-    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"])
-    missing = {*report["missing_keys"], *mismatched}
     fresh = tuple(sorted({_module_to_train(name) for name in missing}))
     length = checked_max_length(max_length, position_limit(model.config), own=256)
     if depth is not None:
@@ -130,6 +136,15 @@ def load_base(
         max_length=length,
         fresh=fresh,
     )
+
+
+def _head_names(model: Any) -> set[str]:
+    """Return the names of the classification head's weights: those outside the encoder, but for what pools.
+
+    ModernBERT's `head`, which masked language models have too, and DeBERTa's pooler stand outside the encoder.
+    """
+    outside = (name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}."))
+    return {name for name in outside if name.split(".")[0] not in ("pooler", "head")}
 
 
 def _module_to_train(parameter: str) -> str:
