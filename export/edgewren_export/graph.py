@@ -94,7 +94,7 @@ def load_sentence_encoder(model: TrainedModel) -> SentenceEncoder:
         loaded = SentenceTransformer(
             str(model.folder / "encoder"),
             device="cpu",
-            model_kwargs={"attn_implementation": "eager"},
+            model_kwargs={"attn_implementation": "eager", "dtype": torch.float32},
             local_files_only=True,
         )
     encoder = SentenceEncoder(loaded)

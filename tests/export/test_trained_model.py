@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_models
+import torch
 
 from edgewren.errors import BundleError
 from edgewren_export.graph import load_classifier, load_sentence_encoder
@@ -40,6 +42,13 @@ def test_missing_part_of_a_ridge_model_is_named(folder, name):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(BundleError, match=f"lacks {name}: the trained model is incomplete. Train again"):
         read_trained_model(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_encoder_stored_in_half_precision_is_loaded_in_float32(folder, dtype):
+    tiny_models.store_as(folder / "encoder", dtype)
+    encoder = load_sentence_encoder(read_trained_model(folder))
+    assert {value.dtype for value in encoder.parameters()} == {torch.float32}
 
 
 def test_missing_classifier_of_a_lora_model_is_named(train_model, tmp_path):

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tiny_models
 import torch
 
 from edgewren.errors import InputError, MissingDependencyError, UsageError
-from edgewren_train import encoders
+from edgewren_train import embedding, encoders
 from edgewren_train.encoders import (
     MINILM,
     MINILM_SHA256,
@@ -77,6 +79,16 @@ def test_plain_transformers_folder_becomes_a_mean_pooled_encoder(encoder_folder)
     assert encoder.model.encode(["the ferry"], convert_to_tensor=True)[0].tolist() == pytest.approx(
         tokens.mean(dim=0).tolist(), abs=1e-5
     )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_checkpoint_of_half_precision_computes_in_float32(sentence_folder, tmp_path, dtype):
+    folder = shutil.copytree(sentence_folder("bert", dense=16), tmp_path / "e")
+    tiny_models.store_as(folder, dtype)
+    encoder = load_encoder(str(folder))
+    assert {value.dtype for value in encoder.model.parameters()} == {torch.float32}
+    whole = embedding.embed(load_encoder(str(sentence_folder("bert", dense=16))), ["the ferry"])
+    assert np.abs(embedding.embed(encoder, ["the ferry"]) - whole).max() < 0.01, "bf16 keeps 8 bits of a weight"
 
 
 def test_tokenizer_neither_pads_nor_truncates_and_carries_the_normaliser(sentence_folder):

@@ -124,11 +124,14 @@ def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = 
         UsageError: max_length beyond the encoder's positions; unknown normaliser.
     """
     location = locate(spec)
+    import torch
     from sentence_transformers import SentenceTransformer
 
     with reporting_load_failures(spec), quiet(location):
         # eager attention: the same arithmetic in torch as in the exported graph, so that parity means something.
-        model = SentenceTransformer(location, device="cpu", model_kwargs={"attn_implementation": "eager"}).eval()
+        # float32, whatever the checkpoint is stored in: transformers 5 keeps that otherwise.
+        options = {"attn_implementation": "eager", "dtype": torch.float32}
+        model = SentenceTransformer(location, device="cpu", model_kwargs=options).eval()
     transformer = model[0]
     config = transformer.auto_model.config
     limit = position_limit(config)
