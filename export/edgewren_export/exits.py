@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
-from edgewren.errors import BundleError, ParityError
+from edgewren.errors import BundleError, BundleModelError, ParityError
+from edgewren.session import ModelSession, feed
 from edgewren.staged import Stage, StagedSession
 from edgewren_export import graph, parity, stages
 from edgewren_export.fold import Head, fold, load_head, logits_from_decision
@@ -176,16 +177,15 @@ def prove_heads(
 
     Raises:
         ParityError: they disagree.
+        BundleError: the graph with exits cannot be run.
     """
-    from edgewren.device import import_onnxruntime
-    from edgewren.session import feed
-
-    onnxruntime = import_onnxruntime()
-    session = onnxruntime.InferenceSession(attached.SerializeToString(), providers=["CPUExecutionProvider"])
-    inputs = {entry.name for entry in session.get_inputs()}
+    try:
+        session = ModelSession(attached.SerializeToString(), stage=True)
+    except BundleModelError as error:
+        raise BundleError(f"exits do not fit this architecture's graph. Train without --exits. ({error})") from error
     ids = ids[:_HEAD_TEXTS]
     names = [f"exit_{entry.layer}" for entry in exits]
-    rows = [session.run(names, feed(np.array([row], dtype=np.int64), inputs)) for row in ids]
+    rows = [session.call(names, feed(np.array([row], dtype=np.int64), session.inputs)) for row in ids]
     found = []
     for place, entry in enumerate(exits):
         decision = entry.head.scikit_learn(model.labels).decision_function(

@@ -19,6 +19,7 @@ from edgewren.verification import verify
 from edgewren_export import exits
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
+from edgewren_train import exit_heads
 from edgewren_train.exit_heads import ExitPlan
 from edgewren_train.ridge_run import run_ridge
 from edgewren_train.ridge_settings import RidgeSettings
@@ -54,6 +55,17 @@ def test_default_on_a_cpu_lets_texts_leave_and_says_where(exit_bundle):
     assert whole.layers is None
     stayed = scores.layers == 3
     np.testing.assert_allclose(scores.logits[stayed], whole.logits[stayed], atol=1e-5)
+
+
+def test_graph_that_exits_do_not_fit_is_refused_in_words(tmp_path, monkeypatch):
+    """Training refuses an ELECTRA with narrow embeddings; should another layout slip through, export must not crash."""
+    monkeypatch.setattr(exit_heads, "check_layout", lambda _: None)
+    source = tiny_models.sentence_transformer(tmp_path / "encoder", "electra", layers=2)
+    data = tiny_models.labelled(*tiny_models.toy_texts(400, seed=2))
+    settings = RidgeSettings(str(source), max_length=24, folds=2, alphas=(1.0, 100.0), extend=False)
+    run_ridge(data, tmp_path / "model", settings, exits=ExitPlan((0,), allowed=0.5))
+    with pytest.raises(BundleError, match=r"exits do not fit this architecture's graph\. Train without --exits"):
+        export(tmp_path / "model", tmp_path / "b")
 
 
 def test_nobody_leaving_means_the_whole_model(exit_bundle):

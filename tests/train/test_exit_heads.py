@@ -191,7 +191,15 @@ def test_layout_that_no_graph_can_be_cut_in_is_refused_before_training(name):
         ExitHeads(ExitPlan((0, 1)), model, material(2)[0])
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet", "distilbert"])
+def test_embeddings_narrower_than_the_layers_are_refused_before_training(tmp_path):
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_models.encoder(tmp_path / "e", "electra", layers=2))
+    with pytest.raises(InputError, match=r"as wide as each other\), and ElectraModel has another\. Leave --exits out"):
+        ExitHeads(ExitPlan((1,)), model, material(2)[0])
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "mpnet", "distilbert"])
 def test_layouts_like_berts_are_taken(architecture, tmp_path):
     from transformers import AutoModel
 

@@ -30,6 +30,9 @@ def base(encoder_folder):
     [
         ("bert", ("query", "value")),
         ("roberta", ("query", "value")),
+        ("xlm-roberta", ("query", "value")),
+        ("electra", ("query", "value")),
+        ("albert", ("query", "value")),
         ("mpnet", ("q", "v")),
         ("distilbert", ("q_lin", "v_lin")),
     ],
@@ -102,6 +105,20 @@ def test_unknown_target_modules_are_refused_with_those_that_there_are(base):
     recipe = LoraRecipe(target_modules=("query", "gate"), precision="fp32")
     with pytest.raises(InputError, match=r"no linear layer called gate\. .* called: .*dense.*query"):
         train(base, TEXTS, LABELS, recipe)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "setting", "message"),
+    [
+        ("bert", {"target_modules": ("classifier",)}, "nothing called classifier to adapt. The head has no adapters"),
+        ("albert", {"adapt_layers": 1}, "nothing called query, value in these layers to adapt"),
+    ],
+)
+def test_what_peft_cannot_adapt_is_told_in_words(tmp_path, architecture, setting, message):
+    folder = tiny_models.encoder(tmp_path / "e", architecture, layers=2)
+    base = load_base(str(folder), CLASSES, max_length=24, normaliser="none", seed=0)
+    with pytest.raises(InputError, match=message):
+        train(base, TEXTS, LABELS, LoraRecipe(precision="fp32", **setting))
 
 
 def test_encoder_without_known_projections_is_refused_with_its_linear_layers():

@@ -54,7 +54,8 @@ def cut_layers(transformer: Any, depth: int) -> None:
 def check_layout(transformer: Any) -> None:
     """Refuse a transformers model whose layers an exported graph cannot be cut between, as early exits need it.
 
-    The cut is found by LayerNormalizations: one after the embeddings, then two per layer, each with an offset (BERT).
+    The cut is found by LayerNormalizations: one after the embeddings, then two per layer, each with an offset (BERT),
+    all of one width (an ELECTRA with smaller embeddings projects them behind the first).
 
     Raises:
         InputError: it has others.
@@ -63,13 +64,18 @@ def check_layout(transformer: Any) -> None:
 
     layers = layers_of(transformer)
 
-    def norms_in(module: Any) -> int:
-        return sum(isinstance(m, torch.nn.LayerNorm) and m.bias is not None for m in module.modules())
+    def norms_in(module: Any) -> list[Any]:
+        return [m for m in module.modules() if isinstance(m, torch.nn.LayerNorm) and m.bias is not None]
 
-    if any(norms_in(layer) != 2 for layer in layers) or norms_in(transformer.base_model) != 1 + 2 * len(layers):
+    norms = norms_in(transformer.base_model)
+    if (
+        any(len(norms_in(layer)) != 2 for layer in layers)
+        or len(norms) != 1 + 2 * len(layers)
+        or len({norm.normalized_shape for norm in norms}) != 1
+    ):
         raise InputError(
-            f"early exits need BERT's layout (a LayerNormalization after the embeddings and two per layer), and "
-            f"{type(transformer.base_model).__name__} has another. Leave --exits out."
+            f"early exits need BERT's layout (a LayerNormalization after the embeddings and two per layer, as wide as "
+            f"each other), and {type(transformer.base_model).__name__} has another. Leave --exits out."
         )
 
 

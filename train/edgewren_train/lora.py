@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewren.errors import InputError
 from edgewren_train.cheap_steps import cheap_steps
 from edgewren_train.epoch_watch import EpochWatch
 from edgewren_train.lora_model import Fitted, LoraBase, LoraResult
@@ -51,7 +52,7 @@ def train(
         announce: told the trainable share before training starts.
 
     Raises:
-        InputError: no linear layer of the encoder is called as the target modules.
+        InputError: no linear layer of the encoder is called as the target modules, or none that can be adapted.
         UsageError: training ran away, to weights too large to be merged exactly.
         InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
     """
@@ -76,6 +77,9 @@ def fit(
         ids: token row of each text.
         labels: class index of each text.
         watch: told the validation logits after each epoch; may end the training, and its best weights are restored.
+
+    Raises:
+        InputError: as `train` does.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -95,7 +99,15 @@ def fit(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for what that has renamed
-        model = get_peft_model(copy.deepcopy(base.model), config)
+        try:
+            model = get_peft_model(copy.deepcopy(base.model), config)
+        except ValueError as error:
+            raise InputError(
+                f"{type(base.model).__name__} has nothing called {', '.join(targets)} "
+                f"{'in these layers ' if recipe.adapt_layers else ''}to adapt. The head has no adapters, since it is "
+                "trained whole, and layers that share their weights (ALBERT) are not told apart. Choose other "
+                "--target-modules, or leave --adapt-layers out."
+            ) from error
     trainable, total = (int(count) for count in model.get_nb_trainable_parameters())
     announce(
         f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}), adapters on {', '.join(targets)}"
