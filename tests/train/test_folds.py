@@ -33,6 +33,11 @@ def test_repeats_differ_and_the_seed_decides():
     assert not np.array_equal(first[0].held_out, other[0].held_out)
 
 
+def test_repeats_of_the_largest_seed_go_on_from_0():
+    folds = repeated_folds(LABELS, folds=5, repeats=2, seed=2**32 - 1)
+    assert np.array_equal(folds[5].held_out, repeated_folds(LABELS, folds=5, repeats=1, seed=0)[0].held_out)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.lists(st.integers(0, 11), min_size=60, max_size=60))
 def test_nobody_is_in_both_parts(seed, authors):

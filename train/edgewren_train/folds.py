@@ -42,10 +42,11 @@ def repeated_folds(
     names = np.asarray(labels)
     _check_counts(labels, groups, folds)
     rows = np.arange(len(names))
+    seeds = [(seed + repeat) % 2**32 for repeat in range(repeats)]  # scikit-learn takes none beyond
     out = [
         Fold(repeat, number, train, held_out)
-        for repeat in range(repeats)
-        for number, (train, held_out) in enumerate(_splitter(folds, seed + repeat, groups).split(rows, names, groups))
+        for repeat, own_seed in enumerate(seeds)
+        for number, (train, held_out) in enumerate(_splitter(folds, own_seed, groups).split(rows, names, groups))
     ]
     for fold in out:
         missing = sorted(set(labels) - set(names[fold.train])) or sorted(set(labels) - set(names[fold.held_out]))

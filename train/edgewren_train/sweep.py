@@ -167,7 +167,7 @@ def _work(
 
     study = open_study(folder, prune=plan.prune)
     # Neither two workers nor a sweep that goes on may propose the same settings again.
-    study.sampler = optuna.samplers.TPESampler(seed=plan.base.seed + 1000 * worker + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=(plan.base.seed + 1000 * worker + len(study.trials)) % 2**32)
     log = RunLog(folder, plan.as_dict(data))
     trainer = _Trainer(data, plan, groups, device)
     while (trial := next_trial(study, folder, None if plan.is_grid else plan.trials)) is not None:
