@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,12 @@ def test_too_few_rows_of_a_class_are_refused_by_name():
         hold_out(["a"] * 10 + ["b"], Split(folds=5), 0, fake_logits)
     with pytest.raises(InputError, match="cannot be made of 3 rows"):
         hold_out(["a", "a", "b"], Split(share=0.5), 0, fake_logits)
+
+
+def test_rare_labels_are_counted_once_for_all_rows():
+    """For each row all were counted anew: a time that grows with the square of the rows."""
+    labels = ["a", *(f"c{row % 5}" for row in range(300_000))]
+    start = time.monotonic()
+    with pytest.raises(InputError, match="'a' has 1"):
+        next(Split(folds=5).parts(labels, 0))
+    assert time.monotonic() - start < 30

@@ -7,6 +7,7 @@ fold, and its logits before any temperature. Calibration, error analysis, ensemb
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,12 @@ class Split:
         from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
         if self.folds:
-            rarest = min(labels, key=list(labels).count)
-            if list(labels).count(rarest) < self.folds:
+            counts = Counter(labels)
+            rarest = min(counts, key=counts.__getitem__)
+            if counts[rarest] < self.folds:
                 raise InputError(
-                    f"{self.folds} folds need {self.folds} rows of each class; {rarest!r} has "
-                    f"{list(labels).count(rarest)}. Use fewer folds, or --calibrate none."
+                    f"{self.folds} folds need {self.folds} rows of each class; {rarest!r} has {counts[rarest]}. "
+                    "Use fewer folds, or --calibrate none."
                 )
             splitter = StratifiedKFold(self.folds, shuffle=True, random_state=seed)
         else:
