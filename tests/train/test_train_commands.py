@@ -192,6 +192,14 @@ def test_existing_model_is_kept_without_force(write, sentence_folder, tmp_path, 
     assert train("ridge", path, encoder, "--output", tmp_path / "m", "--folds", 0, "--force") == 0
 
 
+@pytest.mark.parametrize(
+    ("recipe", "default"), [("ridge", "the encoder's own"), ("lora", "256, or what the encoder takes")]
+)
+def test_help_tells_each_recipes_own_max_length(recipe, default, capsys):
+    assert main(["train", recipe, "--help"]) == 0
+    assert f"tokens kept of a text (default: {default})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_cuda_without_cuda_says_what_to_do(write, sentence_folder, tmp_path, capsys):
     import torch
 

@@ -223,7 +223,7 @@ def test_exported_scores_are_the_calibrated_ones_and_the_decision_value_comes_ba
         np.testing.assert_allclose(found[0].decision_function(texts), plain[:, 1] - plain[:, 0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("difference", ["folds", "uncalibrated", "rows", "tokenizer", "one"])
+@pytest.mark.parametrize("difference", ["folds", "uncalibrated", "rows", "tokenizer", "length", "one"])
 def test_models_that_do_not_fit_together_are_refused(trained, tmp_path, difference, capsys):
     twin = shutil.copytree(trained, tmp_path / "twin")
     members = [str(trained), str(twin)]
@@ -239,6 +239,9 @@ def test_models_that_do_not_fit_together_are_refused(trained, tmp_path, differen
         (twin / "train.jsonl").write_text("\n".join(reversed(rows)) + "\n", encoding="utf-8")
     if difference == "tokenizer":
         (twin / "tokenizer.json").write_text("{}", encoding="utf-8")
+    if difference == "length":
+        changed = {**description(twin), "max_length": 17}
+        (twin / "model.json").write_text(json.dumps(changed), encoding="utf-8")
     if difference == "one":
         members.pop()
     message = {
@@ -246,6 +249,7 @@ def test_models_that_do_not_fit_together_are_refused(trained, tmp_path, differen
         "uncalibrated": "is not calibrated",
         "rows": "other rows or labels",
         "tokenizer": "another tokenizer or normaliser",
+        "length": "with the same --max-length, for example 17",
         "one": "expected at least two",
     }[difference]
     assert main(["ensemble", *members, "--output", str(tmp_path / "both"), "--force-ensemble"]) in (2, 4)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgewren.display import escaped
 from edgewren.errors import UsageError
 from edgewren_train import lora_options
+from edgewren_train.lora_recipe import USUAL_LENGTH
 from edgewren_train.seeds import one_seed
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="example:\n  edgewren train lora tweets.csv --label-column bias --epochs 15 --test held_out.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_common(lora)
+    add_common(lora, usual_length=f"{USUAL_LENGTH}, or what the encoder takes")
     _add_depth(lora)
     _add_exits(lora)
     lora_options.add_settings(lora)
@@ -142,7 +143,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser, *, usual_length: str = "the encoder's own") -> None:
     add_data(parser)
     parser.add_argument("--output", "-o", metavar="DIR", help="folder for the trained model (default: NAME-RECIPE)")
     parser.add_argument(
@@ -152,9 +153,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="hub id or folder of a sentence-transformers or BERT-like model; minilm: the packaged one, no download "
         f"(default: {ENCODER})",
     )
-    parser.add_argument(
-        "--max-length", type=int, metavar="N", help="tokens kept of a text (default: the encoder's own)"
-    )
+    parser.add_argument("--max-length", type=int, metavar="N", help=f"tokens kept of a text (default: {usual_length})")
     parser.add_argument(
         "--normaliser",
         choices=("none", "http"),

@@ -177,10 +177,11 @@ def _held_out_alike(members: Sequence[Trained]) -> list[OutOfFold]:
                 f"{member.folder} has another tokenizer or normaliser than {first.folder}; a bundle has one. "
                 "Train both on one encoder with the same --normaliser."
             )
-        if member.description["max_length"] != first.description["max_length"]:
+        lengths = [int(one.description["max_length"]) for one in (member, first)]
+        if lengths[0] != lengths[1]:
             raise UsageError(
-                f"{member.folder} keeps {member.description['max_length']} tokens of a text, {first.folder} "
-                f"{first.description['max_length']}. Train both with the same --max-length."
+                f"{member.folder} keeps {lengths[0]} tokens of a text, {first.folder} {lengths[1]}. Train both with "
+                f"the same --max-length, for example {min(lengths)}."
             )
         parts.append(member.held_out)
     for member, part in zip(members, parts, strict=True):

@@ -18,6 +18,7 @@ from edgewren_train.encoders import (
     tokenizer_files,
     weights_sha256,
 )
+from edgewren_train.lora_recipe import USUAL_LENGTH
 from edgewren_train.quiet import quiet
 
 
@@ -125,7 +126,7 @@ def load_base(
             model, _ = type(model).from_pretrained(None, config=model.config, state_dict=kept, **options)
         tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(location), spec)
     fresh = tuple(sorted({_module_to_train(name) for name in missing}))
-    length = checked_max_length(max_length, position_limit(model.config), own=256)
+    length = checked_max_length(max_length, position_limit(model.config), own=USUAL_LENGTH)
     if depth is not None:
         cut_layers(model, depth)
     return LoraBase(

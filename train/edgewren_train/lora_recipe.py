@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from edgewren.errors import UsageError
 
+USUAL_LENGTH = 256
+"""Tokens that LoRA keeps of a text where none are asked for, or what the encoder's positions allow."""
+
 
 @dataclass(frozen=True)
 class LoraRecipe:
@@ -19,7 +22,7 @@ class LoraRecipe:
         stop_after: end after so many epochs, on the schedule of `epochs` (how a model is retrained on all rows with the
             number of epochs that a validation part chose); None: after all.
         class_weights: "none", or "balanced": a row counts inversely to how frequent its class is.
-        max_length: tokens kept of a text; None: 256, or what the encoder's positions allow.
+        max_length: tokens kept of a text; None: see `USUAL_LENGTH`.
         seed: of head, dropout and order.
         precision: "bf16" autocast, "fp32", or "auto" (bf16 where the processor multiplies it natively).
         padding: "dynamic" (to the longest of a batch of similar lengths) or "max" (every text to max_length, as many

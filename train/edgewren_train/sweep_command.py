@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgewren.errors import UsageError
 from edgewren_train import commands
-from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.lora_recipe import USUAL_LENGTH, LoraRecipe
 from edgewren_train.seeds import some_seeds
 
 if TYPE_CHECKING:
@@ -84,7 +84,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     lora.add_argument("--group-column", metavar="NAME", help="keep rows with the same value together, such as author")
     lora.add_argument("--class-weights", choices=("none", "balanced"), default="none", help="default: none")
-    lora.add_argument("--max-length", type=int, metavar="N", help="tokens kept of a text")
+    lora.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help=f"tokens kept of a text (default: {USUAL_LENGTH}, or what the encoder takes)",
+    )
     lora.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once, each with fewer threads")
     lora.add_argument("--retrain", metavar="OUT", help="then train the best setting on all rows, into this folder")
     lora.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
