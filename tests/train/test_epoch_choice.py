@@ -51,6 +51,13 @@ def train(csv_file, encoder, out, *options):
                  *map(str, options)])  # fmt: skip
 
 
+def test_training_that_ran_away_on_its_way_to_the_epochs_is_told(csv_file, encoder_folder, tmp_path, capsys):
+    options = ["--learning-rate", "1e30", "--validation", "0.2"]
+    assert train(csv_file, encoder_folder("bert"), tmp_path / "m", *options) == 2
+    assert "Training with seed 0 ran away: after no epoch was the validation loss finite." in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.mark.slow
 def test_chosen_epochs_are_trained_on_all_rows_and_said(csv_file, encoder_folder, tmp_path, capsys):
     out = tmp_path / "m"

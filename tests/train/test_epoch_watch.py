@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from edgewren.errors import UsageError
-from edgewren_train.epoch_watch import EpochWatch, epoch_score
+from edgewren_train.epoch_watch import EpochScore, EpochWatch, epoch_score
 
 
 def logits(confidence, right=(True, True, True, False)):
@@ -49,6 +50,21 @@ def test_best_weights_are_those_of_the_lowest_loss_and_the_first_of_equals():
     for step, confidence in enumerate((0.1, 0.9, 0.9, 5.0)):
         watching.see(logits(confidence), lambda step=step: step)
     assert (watching.best.epoch, watching.best_weights) == (2, 1)
+
+
+def test_epochs_whose_loss_is_not_finite_are_worse_than_any_other():
+    watching = watch()
+    for step, confidence in enumerate((np.nan, np.inf, 1.0, np.nan)):
+        watching.see(logits(confidence), lambda step=step: step)
+    assert (watching.best.epoch, watching.best_weights) == (3, 2)
+    assert [score.ran_away for score in watching.scores] == [True, True, False, True]
+
+
+def test_score_that_is_not_finite_goes_through_json():
+    score = EpochScore(1, math.nan, 0.5)
+    record = json.loads(json.dumps(score.as_dict(), allow_nan=False))
+    assert record == {"epoch": 1, "loss": None, "balanced_accuracy": 0.5}
+    assert str(EpochScore.from_dict(record)) == str(score)
 
 
 def test_whoever_is_told_may_end_it():

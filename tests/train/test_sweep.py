@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tiny_models
+import torch
 
 from edgewren.cli.main import main
 from edgewren.errors import InputError, ResumeError
@@ -231,6 +233,66 @@ def test_a_sweep_that_was_refused_leaves_no_plan_to_hold_to(csv_file, encoder_fo
     assert not (tmp_path / "out").exists()
     assert main([*argv, "--max-length", "16"]) == 0
     assert "another plan" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_settings_that_fail_are_told_and_the_others_go_on(csv_file, encoder_folder, tmp_path, capsys):
+    """One that no layer is called by, and one that runs away; the same command again tries neither."""
+    out = tmp_path / "out"
+    argv = command(csv_file, encoder_folder("bert"), out, "--target-modules", "query,value;gate", "--seeds", "0")
+    argv[argv.index("--rank") + 1], argv[argv.index("--alpha") + 1] = "2", "4"
+    argv[argv.index("--learning-rate") + 1] = "1e-2,1e30"
+    assert main(argv) == 0
+    text, err = capsys.readouterr()
+    assert "1 settings, each with 1 seed(s)" in text
+    assert "3 setting(s) failed:" in text
+    assert "target modules gate, seed 0: BertForSequenceClassification has no linear layer called gate. Its" in text
+    assert "learning rate 1e+30, epochs 2, target modules query,value, seed 0: training ran away" in text
+    assert "failed: BertForSequenceClassification has no" in err
+    records = [json.loads(line) for line in (out / "runs.jsonl").read_bytes().splitlines()]
+    assert sum(bool(record["failed"]) for record in records) == 3
+    assert {record["best"]["loss"] for record in records if record["failed"]} == {None}
+    assert len(json.loads((out / "sweep.json").read_text())["failed"]) == 3
+    with (out / "sweep.csv").open(newline="") as stream:
+        assert Counter(bool(row["failed"]) == (row["log_loss"] == "") for row in csv.DictReader(stream)) == {True: 4}
+    assert main(argv) == 0
+    assert (out / "runs.jsonl").read_bytes().count(b"\n") == 4, "nothing is trained again"
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sweep_of_which_all_settings_fail_ends_with_their_reason(csv_file, encoder_folder, tmp_path, capsys, jobs):
+    """A range, too: trials that fail are counted, or they would never end."""
+    argv = command(csv_file, encoder_folder("bert"), tmp_path / "out", "--target-modules", "gate", "--trials", "3")
+    argv[argv.index("--learning-rate") + 1] = "1e-4:1e-3"
+    argv += ["--jobs", str(jobs)]
+    for _ in range(2):
+        assert main(argv) == 2
+        err = capsys.readouterr().err
+        assert "No setting finished all its seeds: 3 failed, the first was rank" in err
+        assert "has no linear layer called gate." in err
+        assert "start anew with --force" in err
+    assert (tmp_path / "out" / "runs.jsonl").read_bytes().count(b"\n") == 3
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError, RuntimeError])
+def test_only_what_may_be_the_settings_fault_lets_the_others_go_on(plan, tmp_path, monkeypatch, error):
+    """torch tells of too little memory on a CPU by a plain RuntimeError; any other is no setting's fault."""
+    real = lora.fit
+    said = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+
+    def failing(base, ids, labels, recipe, **options):
+        if recipe.rank == 4:
+            raise error(said)
+        return real(base, ids, labels, recipe, **options)
+
+    monkeypatch.setattr(lora, "fit", failing)
+    plan = dataclasses.replace(plan, axes=(parse_axis("rank", "2,4"),), seeds=(0,))
+    runs = run_sweep(DATA, tmp_path / "out", plan)
+    assert [(run.settings["rank"], run.failed[:13]) for run in runs] == [(2, ""), (4, "out of memory")]
+    said = "a bug"
+    if error is RuntimeError:
+        with pytest.raises(RuntimeError, match="a bug"):
+            run_sweep(DATA, tmp_path / "other", plan)
 
 
 def await_runs(process, path, number):

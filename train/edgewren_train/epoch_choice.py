@@ -115,6 +115,7 @@ def choose_epochs(
 
     Raises:
         InputError: a class has too few rows to be in both parts.
+        UsageError: training ran away from its first epoch on.
     """
     labels = data.class_indices.tolist()
     groups = data.others[choosing.group_column] if choosing.group_column else None
@@ -136,6 +137,11 @@ def choose_epochs(
             progress=progress,
             watch=watch,
         )
+        if watch.best.ran_away:
+            raise UsageError(
+                f"Training with seed {seed} ran away: after no epoch was the validation loss finite. Choose a lower "
+                "--learning-rate (default: 0.0002). Nothing was saved."
+            )
         predicted = predict_logits(fitted.model, watch.ids).argmax(axis=1)
         one = Tried(
             seed, watch.best, tuple(watch.scores), tuple(held_out.tolist()), tuple(predicted.tolist()), len(train)

@@ -5,7 +5,8 @@ Pure but for `EpochWatch.best_weights`, which holds tensors; how logits are comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,14 +18,27 @@ from edgewren.errors import UsageError
 
 @dataclass(frozen=True)
 class EpochScore:
-    """How a model did on the validation part after `epoch` epochs; `loss` is the log loss in nats per row."""
+    """How a model did on the validation part after `epoch` epochs; `loss` is the log loss in nats per row.
+
+    Where training ran away, the loss is not finite: worse than any other.
+    """
 
     epoch: int
     loss: float
     balanced_accuracy: float
 
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
+    @property
+    def ran_away(self) -> bool:
+        return not math.isfinite(self.loss)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return what JSON can hold: None for what is not finite."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> EpochScore:
+        figures: dict[str, Any] = {name: math.nan if value is None else value for name, value in record.items()}
+        return cls(**figures)
 
 
 @dataclass
@@ -55,7 +69,7 @@ class EpochWatch:
 
     @property
     def best(self) -> EpochScore:
-        return min(self.scores, key=lambda score: (score.loss, score.epoch))
+        return min(self.scores, key=lambda score: (math.inf if score.ran_away else score.loss, score.epoch))
 
     def see(self, logits: NDArray[np.floating[Any]], weights: Callable[[], Any]) -> bool:
         """Take the logits of the validation part after one more epoch; return whether to end.
@@ -74,8 +88,9 @@ def epoch_score(logits: NDArray[np.floating[Any]], labels: Sequence[int], *, epo
     """Return log loss and balanced accuracy of logits [n, classes]."""
     values = np.asarray(logits, dtype=np.float64)
     true = np.asarray(labels, dtype=np.intp)
-    shifted = values - values.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinite logits of a training that ran away
+        shifted = values - values.max(axis=1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     right = values.argmax(axis=1) == true
     recalls = [right[true == label].mean() for label in np.unique(true)]
     return EpochScore(epoch, float(-log_probabilities[np.arange(len(true)), true].mean()), float(np.mean(recalls)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from edgewren_train.lora_model import LoraBase, load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.run_log import RunLog
 from edgewren_train.search_space import Axis, describe, grid, recipe_of
-from edgewren_train.sweep_study import next_trial, open_study, restore_killed, suggest
+from edgewren_train.sweep_study import next_trial, open_study, restore_killed, suggest, tell_failed
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,13 @@ class SweepPlan:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one setting with one seed."""
+    """One training of one setting with one seed.
+
+    Attributes:
+        best: of `scores`; where there are none, epoch 0 with figures that are not finite.
+        pruned: it was given up early.
+        failed: why it failed; empty where it did not.
+    """
 
     settings: dict[str, Any]
     seed: int
@@ -99,14 +106,20 @@ class Run:
     rows_trained: int
     rows_held_out: int
     pruned: bool = False
+    failed: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        scores = [score.as_dict() for score in self.scores]
+        return {**dataclasses.asdict(self), "scores": scores, "best": self.best.as_dict()}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Run:
-        scores = tuple(EpochScore(**score) for score in record["scores"])
-        return cls(**{**record, "scores": scores, "best": EpochScore(**record["best"])})
+        scores = tuple(EpochScore.from_dict(score) for score in record["scores"])
+        return cls(**{**record, "scores": scores, "best": EpochScore.from_dict(record["best"])})
+
+
+class _SettingFailedError(Exception):
+    """A training of this setting failed; others may not."""
 
 
 def run_sweep(
@@ -121,6 +134,8 @@ def run_sweep(
     on_run: Callable[[Run], None] | None = None,
 ) -> list[Run]:
     """Try all settings of the plan that the folder does not hold yet; return all finished runs, old and new.
+
+    A setting that is refused, runs away or needs too much memory is noted as failed, and not tried again.
 
     Args:
         groups: of each row; rows of one group are never in both parts.
@@ -176,6 +191,8 @@ def _work(
             value = _objective(trial, settings, plan, log, trainer, on_run)
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except _SettingFailedError as error:
+            tell_failed(study, trial, str(error))
         else:
             study.tell(trial, value)
 
@@ -210,6 +227,8 @@ def _objective(
                 on_run(run)
         if run.pruned:
             raise optuna.TrialPruned
+        if run.failed:
+            raise _SettingFailedError(run.failed)
         values.append(run.best.balanced_accuracy)
     return sum(values) / len(values)
 
@@ -253,24 +272,44 @@ class _Trainer:
             on_epoch=on_epoch,
         )
         start = time.perf_counter()
-        lora.fit(
-            base,
-            [self._ids[row] for row in train],
-            [self._labels[row] for row in train],
-            dataclasses.replace(recipe_of(settings, self._plan.base), seed=seed),
-            device=self._device,
-            watch=watch,
-        )
+        failed = ""
+        try:
+            lora.fit(
+                base,
+                [self._ids[row] for row in train],
+                [self._labels[row] for row in train],
+                dataclasses.replace(recipe_of(settings, self._plan.base), seed=seed),
+                device=self._device,
+                watch=watch,
+            )
+        except Exception as error:
+            failed = _reason(error)
+            if not failed:
+                raise
+        best = watch.best if watch.scores else EpochScore(0, math.nan, math.nan)
+        if best.ran_away and not failed and not pruned:
+            failed = "training ran away: after no epoch was the loss finite, the learning rate is too high"
         return Run(
             settings=settings,
             seed=seed,
             scores=tuple(watch.scores),
-            best=watch.best,
+            best=best,
             seconds=round(time.perf_counter() - start, 3),
             rows_trained=len(train),
             rows_held_out=len(held_out),
             pruned=pruned,
+            failed=failed,
         )
+
+
+def _reason(error: Exception) -> str:
+    """Return why a training failed, where that may be its setting's fault: it was refused, or took too much memory."""
+    import torch
+
+    # On a CPU, torch has no class of its own for that.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
+        return "out of memory: fewer --jobs or a smaller --batch-size need less"
+    return " ".join(str(error).split()) if isinstance(error, EdgewrenError) else ""
 
 
 def _work_in_processes(
@@ -336,7 +375,7 @@ def complete(runs: Sequence[Run], seeds: Sequence[int]) -> list[list[Run]]:
     """Return the runs of each setting that has one of every seed, in the order of seeds."""
     by_setting: dict[str, dict[int, Run]] = {}
     for run in runs:
-        if not run.pruned:
+        if not run.pruned and not run.failed:
             by_setting.setdefault(json.dumps(run.settings, sort_keys=True), {})[run.seed] = run
     return [[group[seed] for seed in seeds] for group in by_setting.values() if set(seeds) <= set(group)]
 

@@ -114,10 +114,13 @@ def _run(args: argparse.Namespace) -> int:
     def on_run(run: Run) -> None:
         bar(1)
         if not sys.stderr.isatty():
-            commands.say(
-                f"{describe(run.settings)}, seed {run.seed}: balanced accuracy {run.best.balanced_accuracy:.3f}, epoch "
-                f"{run.best.epoch} of {len(run.scores)} seen, {run.seconds:.0f} s{', given up' if run.pruned else ''}"
+            told = (
+                f"failed: {run.failed}"
+                if run.failed
+                else f"balanced accuracy {run.best.balanced_accuracy:.3f}, epoch {run.best.epoch} of {len(run.scores)} "
+                f"seen, {run.seconds:.0f} s{', given up' if run.pruned else ''}"
             )
+            commands.say(f"{describe(run.settings)}, seed {run.seed}: {told}")
 
     runs = run_sweep(
         data,
@@ -131,7 +134,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     found = sweep_files.settings(runs, plan)
     if not found:
-        raise UsageError("No setting finished all its seeds: all were given up early. Leave out --prune.")
+        raise UsageError(sweep_files.why_nothing_finished(runs))
     written = sweep_files.write(found, runs, plan, output)
     if args.json:
         print(json.dumps(json.loads((output / "sweep.json").read_text(encoding="utf-8"))))  # noqa: T201

@@ -100,7 +100,24 @@ def as_text(found: Sequence[Setting], runs: Sequence[Run], plan: SweepPlan) -> s
     lines += ["", noise_verdict(found)]
     if pruned:
         lines.append(f"{len(pruned)} setting(s) were given up early: " + "; ".join(name_of([run]) for run in pruned))
+    if failed := [run for run in runs if run.failed]:
+        lines += [f"{len(failed)} setting(s) failed:", *(f"  {_failure(run)}" for run in failed)]
     return "\n".join(lines)
+
+
+def why_nothing_finished(runs: Sequence[Run]) -> str:
+    """Return what to tell where no setting has a score."""
+    failed = [run for run in runs if run.failed]
+    if not failed:
+        return "No setting finished all its seeds: all were given up early. Leave out --prune."
+    return (
+        f"No setting finished all its seeds: {len(failed)} failed, the first was {_failure(failed[0])} Choose other "
+        "settings, or start anew with --force."
+    )
+
+
+def _failure(run: Run) -> str:
+    return f"{name_of([run])}, seed {run.seed}: {run.failed.rstrip('.')}."
 
 
 def noise_verdict(found: Sequence[Setting]) -> str:
@@ -124,10 +141,11 @@ def write(found: Sequence[Setting], runs: Sequence[Run], plan: SweepPlan, folder
         OutputError: one of them cannot be written.
     """
     axes = [axis.name for axis in plan.axes]
-    table = [[*axes, "seed", "best_epoch", "epochs_seen", "balanced_accuracy", "log_loss", "seconds", "pruned"]] + [
+    told = ("seed", "best_epoch", "epochs_seen", "balanced_accuracy", "log_loss", "seconds", "pruned", "failed")
+    table = [[*axes, *told]] + [
         [
             *(run.settings[name] for name in axes), run.seed, run.best.epoch, len(run.scores),
-            run.best.balanced_accuracy, run.best.loss, run.seconds, run.pruned,
+            *(run.best.as_dict()[name] for name in ("balanced_accuracy", "loss")), run.seconds, run.pruned, run.failed,
         ]
         for run in runs
     ]  # fmt: skip
@@ -139,6 +157,7 @@ def write(found: Sequence[Setting], runs: Sequence[Run], plan: SweepPlan, folder
         "best": {"settings": found[0].runs[0].settings, "recipe": dataclasses.asdict(recipe)},
         "settings": [as_dict(setting) for setting in found],
         "pruned": [run.as_dict() for run in runs if run.pruned],
+        "failed": [run.as_dict() for run in runs if run.failed],
         "verdict": noise_verdict(found),
     }
     try:

@@ -9,6 +9,7 @@ from edgewren.errors import MissingDependencyError
 from edgewren_train.search_space import Axis
 
 _STUDY = "lora"
+_REASON = "failed"
 _STARTUP_TRIALS, _WARM_UP_EPOCHS = 4, 3
 
 
@@ -62,12 +63,22 @@ def next_trial(study: Any, folder: Path, limit: int | None) -> Any:
 
     with FileLock(folder / "sweep.db.lock"):  # the system frees it where its holder is killed
         if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            taken = study.get_trials(
-                deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-            )
+            taken = [
+                trial
+                for trial in study.get_trials(deepcopy=False)
+                if trial.state is not TrialState.FAIL or _REASON in trial.user_attrs  # a killed one is queued again
+            ]
             if limit is None or len(taken) >= limit:
                 return None
         return study.ask()
+
+
+def tell_failed(study: Any, trial: Any, reason: str) -> None:
+    """Mark a trial as one whose setting failed: it counts as tried, and is not queued again."""
+    from optuna.trial import TrialState
+
+    trial.set_user_attr(_REASON, reason)
+    study.tell(trial, state=TrialState.FAIL)
 
 
 def suggest(trial: Any, axis: Axis) -> Any:
