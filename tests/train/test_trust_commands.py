@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from edgewren.calibration import cross_fitted
+from edgewren.calibration import cross_fitted, cross_fitted_mean, judge
 from edgewren.cli.main import main
 from edgewren_train.ensemble import run_ensemble
 from edgewren_train.out_of_fold import read_out_of_fold
@@ -275,6 +275,12 @@ def test_ensemble_of_complementary_models_wins_and_is_built(trained, tmp_path):
     parts = [read_out_of_fold(tmp_path / name) for name in ("one", "two")]
     mean = np.mean([cross_fitted(part.logits, true, part.folds) for part in parts], axis=0)
     assert (mean.argmax(axis=1) == true).mean() == pytest.approx(verdict.evaluations[-1].accuracy.value)
+    # No factor that has seen a row takes part in what is told of it.
+    np.testing.assert_array_equal(read_out_of_fold(tmp_path / "both").logits, mean)
+    account = description(tmp_path / "both")["training"]["calibration"]
+    assert account["before"]["log_loss"]["value"] == judge(mean, true).log_loss.value
+    calibrated = cross_fitted_mean([part.logits for part in parts], true, parts[0].folds)
+    assert account["after"]["log_loss"]["value"] == judge(calibrated, true).log_loss.value
 
 
 class Page(HTMLParser):

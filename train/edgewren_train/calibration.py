@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgewren.calibration import MINIMUM_ROWS, coverage, cross_fitted, fit_temperature, judge, reliability, says_nothing
 from edgewren_train.out_of_fold import OutOfFold
@@ -21,6 +22,8 @@ def calibrate(
     labels: Sequence[str],
     classes: Sequence[str],
     *,
+    finished: NDArray[np.float64] | None = None,
+    after: NDArray[np.float64] | None = None,
     seed: int = 0,
     say: Callable[[str], None],
 ) -> tuple[float, dict[str, Any]]:
@@ -28,22 +31,25 @@ def calibrate(
 
     Args:
         labels: the true label of each training row (of all, not only those held out).
+        finished: logits of the held-out rows to fit the temperature to, where the model that is kept has factors
+            inside that were fitted on all of them (an ensemble); None: those of `held_out`.
+        after: calibrated logits by factors of the other folds alone; None: `cross_fitted` makes them.
     """
     if len(held_out.rows) < MINIMUM_ROWS:
         say(f"note: not calibrated: {len(held_out.rows)} rows were held out, {MINIMUM_ROWS} or more are needed")
         return 1.0, {}
     index_of = {name: index for index, name in enumerate(classes)}
     true = np.array([index_of[labels[row]] for row in held_out.rows])
-    temperature = fit_temperature(held_out.logits, true)
-    account = describe(
-        held_out.logits, cross_fitted(held_out.logits, true, held_out.folds), true, seed=seed, final=temperature
-    )
+    temperature = fit_temperature(held_out.logits if finished is None else finished, true)
+    if after is None:
+        after = cross_fitted(held_out.logits, true, held_out.folds)
+    account = describe(held_out.logits, after, true, seed=seed, final=temperature)
     account = {"temperature": temperature, "on": held_out.name, "rows": len(true), **account}
-    before, after = account["before"], account["after"]
+    raw, calibrated = account["before"], account["after"]
     say(
         f"calibrated on {held_out.name} ({len(true):,} rows): temperature {temperature:.3g}, "
-        f"ECE {before['ece']['value']:.3f} -> {after['ece']['value']:.3f}, log loss "
-        f"{before['log_loss']['value']:.3f} -> {after['log_loss']['value']:.3f}; labels changed: "
+        f"ECE {raw['ece']['value']:.3f} -> {calibrated['ece']['value']:.3f}, log loss "
+        f"{raw['log_loss']['value']:.3f} -> {calibrated['log_loss']['value']:.3f}; labels changed: "
         f"{account['labels_changed']}"
     )
     if says_nothing(temperature):

@@ -120,15 +120,13 @@ def run_ensemble(
             f"{verdict.comparison.p_balanced_accuracy:.3f} (needed: above 0 with p below {SIGNIFICANCE}). Export "
             f"{folders[verdict.best]} instead, or build the ensemble all the same with --force-ensemble."
         )
-    # The members' own temperatures are built into their logits; what is left to fit is the mean's.
+    # What is kept and told of a row comes from factors that other folds gave, those of the members included.
     combined = OutOfFold(
-        rows=parts[0].rows,
-        folds=folds,
-        logits=np.mean([fit_temperature(part.logits, true) * part.logits for part in parts], axis=0),
-        name=parts[0].name,
-        seed=parts[0].seed,
+        rows=parts[0].rows, folds=folds, logits=np.mean(honest, axis=0), name=parts[0].name, seed=parts[0].seed
     )
-    temperature, account = calibrate(combined, labels, classes, seed=seed, say=say)
+    # The members' own temperatures are built into their logits; what is left to fit is the mean's.
+    finished = np.mean([fit_temperature(part.logits, true) * part.logits for part in parts], axis=0)
+    temperature, account = calibrate(combined, labels, classes, finished=finished, after=mean, seed=seed, say=say)
     _write(output, members, names, combined, temperature, account, verdict)
     return verdict
 
