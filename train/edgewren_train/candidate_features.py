@@ -66,7 +66,9 @@ class Features:
             encoder = depths.cut(encoder, candidate.depth)
             depth = f", depth {candidate.depth}"
         self._say(f"encoder {encoder.id}{depth}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
-        at_hand = self._cache is not None and embedding.is_cached(encoder, self._texts, self._cache)
+        at_hand = self._cache is not None and embedding.is_cached(
+            encoder, self._texts, self._cache, device=self._device
+        )
         start = time.perf_counter()
         values = embedding.embed(encoder, self._texts, device=self._device, cache=self._cache)
         seconds, timed = time.perf_counter() - start, len(self._texts)

@@ -6,6 +6,7 @@ Tokenises with the runtime's own tokenizer, so that training sees exactly the id
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import tempfile
@@ -27,6 +28,9 @@ Progress = Callable[[int], None]
 TORCH_TOKENS_PER_BATCH = 1024
 """torch on 2 cores: 512 to 2,048 are level, smaller pays per call, larger leaves the caches."""
 
+_NOT_COMPUTED = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+"""Settings of an encoder that change no embedding, but do change when it is saved again."""
+
 
 def embed(
     encoder: Encoder,
@@ -40,12 +44,12 @@ def embed(
 
     Args:
         device: torch device.
-        cache: folder for finished embeddings, keyed by encoder weights, pooling, tokenizer (with its normaliser),
-            max length and texts; None: no cache.
+        cache: folder for finished embeddings, keyed by the encoder's weights and settings, pooling, tokenizer (with its
+            normaliser), max length, device and texts; None: no cache.
     """
     import torch
 
-    entry = cache / f"{_key(encoder, texts)}.safetensors" if cache is not None else None
+    entry = _entry(cache, encoder, texts, device) if cache is not None else None
     kept = _load(entry, len(texts)) if entry is not None else None
     if kept is not None:
         if progress:
@@ -74,9 +78,9 @@ def embed(
     return embeddings
 
 
-def is_cached(encoder: Encoder, texts: Sequence[str], cache: Path) -> bool:
+def is_cached(encoder: Encoder, texts: Sequence[str], cache: Path, *, device: str = "cpu") -> bool:
     """Return whether `embed` would find these embeddings in the cache."""
-    return (cache / f"{_key(encoder, texts)}.safetensors").is_file()
+    return _entry(cache, encoder, texts, device).is_file()
 
 
 def sentence_embedding(modules: Any, input_ids: Any, attention_mask: Any) -> Any:
@@ -95,17 +99,20 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgewren" / "embeddings"
 
 
-def _key(encoder: Encoder, texts: Sequence[str]) -> str:
+def _entry(cache: Path, encoder: Encoder, texts: Sequence[str], device: str) -> Path:
     digest = hashlib.sha256()
+    config = encoder.model[0].auto_model.config.to_dict()
+    settings = json.dumps({name: config[name] for name in config.keys() - _NOT_COMPUTED}, sort_keys=True, default=str)
     pooling = "\n".join(f"{type(module).__name__} {module!r}" for module in list(encoder.model)[1:])
     state = {name: value for name, value in encoder.model.state_dict().items() if not name.startswith("0.")}
-    for part in (encoder.sha256, encoder.files.tokenizer, str(encoder.max_length), pooling, str(sorted(state))):
+    tokenizer, length = encoder.files.tokenizer, str(encoder.max_length)
+    for part in (encoder.sha256, settings, tokenizer, length, pooling, str(sorted(state)), device):
         digest.update(hashlib.sha256(part.encode()).digest())
     for value in state.values():
         digest.update(value.detach().cpu().numpy().tobytes())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    return digest.hexdigest()
+    return cache / f"{digest.hexdigest()}.safetensors"
 
 
 def _load(entry: Path, rows: int) -> NDArray[np.float32] | None:
