@@ -185,13 +185,16 @@ def test_largest_logit_is_the_predicted_label(classes):
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_features_that_only_rounding_moves_have_no_weight(classes):
+@pytest.mark.parametrize("pairs", [1, 40], ids=["few", "most of all"])
+def test_features_that_only_rounding_moves_have_no_weight(classes, pairs):
     features, labels = data(classes)
     draw = np.random.default_rng(3)
-    tiny = draw.normal(size=(len(features), 2)) * [2e-33, 1e-9] + [1e-32, 0.0]
+    dead = 2 * pairs
+    tiny = draw.normal(size=(len(features), dead)) * ([2e-33, 1e-9] * pairs) + [1e-32, 0.0] * pairs
     head = fit(np.concatenate([features, tiny.astype(np.float32)], axis=1), labels)
     alone = fit(features, labels)
-    assert (head.coef[:, -2:] == 0).all()
-    assert (head.scale[-2:] == 1).all()
-    np.testing.assert_allclose(head.coef[:, :-2], alone.coef, atol=1e-12)
+    assert pairs == 1 or dead > features.shape[1], "the median feature is a dead one"
+    assert (head.coef[:, -dead:] == 0).all()
+    assert (head.scale[-dead:] == 1).all()
+    np.testing.assert_allclose(head.coef[:, :-dead], alone.coef, atol=1e-12)
     assert head.alpha == alone.alpha
