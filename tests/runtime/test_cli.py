@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from faulty_disk import FullDisk
@@ -337,7 +339,98 @@ def test_a_closed_pipe_ends_quietly_with_6(tiny_bundle, tmp_path):
     assert done.stderr == "6\n"
 
 
+@pytest.mark.parametrize("buffering", ["", "1"])
+@pytest.mark.parametrize(("argv", "code"), [(["--version"], 6), (["score", "--help"], 6), (["none"], 2)])
+def test_what_argparse_prints_into_a_full_disk_or_a_closed_pipe_ends_in_words(buffering, argv, code):
+    command = [sys.executable, "-m", "edgewren", *argv]
+    env = {**os.environ, "PYTHONUNBUFFERED": buffering}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=env, text=True)
+        assert done.returncode == code
+        assert ("edgewren: error: Standard output cannot be written" in done.stderr) == (code == 6)
+        assert "Exception" not in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=env, text=True)
+    os.close(write)
+    assert done.returncode == code
+    assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("buffering", ["", "1"])
+@pytest.mark.parametrize("full", [False, True])
+def test_words_that_nobody_can_read_change_no_exit_code(tiny_bundle, tmp_path, buffering, full):
+    source = tmp_path / "in.csv"
+    source.write_text("text,n\ngood vote,1\nragged\n")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY) if full else os.dup(write), "wb") as nowhere:
+        os.close(write)
+        command = [sys.executable, "-m", "edgewren", "-v", "score", str(source), "--model", str(tiny_bundle)]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=nowhere, env={**os.environ, "PYTHONUNBUFFERED": buffering}
+        )
+    assert done.returncode == 5
+    assert len(done.stdout.splitlines()) == 3
+
+
 # score
+
+
+PAUSED = """
+import os, signal, sys, threading, time
+from edgewren.cli import main as cli
+
+def pause():
+    for _ in range(4):
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGCONT)
+
+signal.signal(signal.SIGCONT, lambda *_: None)
+threading.Thread(target=pause, daemon=True).start()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""A signal reaches the process while it waits for a full pipe, as Ctrl-Z and `fg` do: the write then ends early."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["score", "print"])
+@pytest.mark.parametrize("buffering", ["", "1"])
+def test_standard_output_gets_all_bytes_however_it_is_buffered(tiny_bundle, tmp_path, buffering, verb):
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "good vote\n" * 20_000)
+    argv = ["score", str(source), "--model", str(tiny_bundle), "--threads", "1"]
+    code = PAUSED
+    if verb == "print":
+        code = PAUSED.replace("sys.exit(", "cli.run = lambda _: print('x' * 2_000_000) or 0\nsys.exit(")
+    command = [sys.executable, "-c", code, *argv]
+    env = {**os.environ, "PYTHONUNBUFFERED": buffering}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    time.sleep(2)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert len(out) == 2_000_001 if verb == "print" else out.count(b"\n") == 20_001
+
+
+@pytest.mark.parametrize("buffering", ["", "1"])
+@pytest.mark.parametrize("verb", ["score", "print"])
+def test_standard_output_that_is_full_and_does_not_wait_exits_6(tiny_bundle, tmp_path, buffering, verb):
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "good vote\n" * 20_000)
+    code = "import sys\nfrom edgewren.cli import main as cli\n"
+    code += "cli.run = lambda _: print('x' * 2_000_000) or 0\n" if verb == "print" else ""
+    code += "sys.exit(cli.main(sys.argv[1:]))"
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    argv = [sys.executable, "-c", code, "score", str(source), "--model", str(tiny_bundle), "--threads", "1"]
+    done = subprocess.run(
+        argv, stdout=write, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": buffering}, text=True
+    )
+    os.close(write)
+    os.close(read)
+    assert done.returncode == 6
+    assert "Standard output cannot be written: " in done.stderr
+    assert "Exception" not in done.stderr
 
 
 def test_score_writes_data_to_stdout_and_words_to_stderr(tweets, tiny_bundle, capfdbinary):

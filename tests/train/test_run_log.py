@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
@@ -69,3 +70,19 @@ def test_a_second_run_in_the_same_folder_is_kept_out(tmp_path):
     assert list(first) == [{"score": 0.5}]
     with second.locked():
         pass
+
+
+def test_a_record_that_finds_half_the_space_is_an_error(tmp_path):
+    resource = pytest.importorskip("resource")
+    log = RunLog(tmp_path, PLAN)
+    log.append({"score": 0.5})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            log.append({"score": 0.25})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(RunLog(tmp_path, PLAN)) == [{"score": 0.5}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import os
 import secrets
@@ -132,8 +133,14 @@ class StandardOutput:
     name = "standard output"
 
     def write(self, data: bytes) -> None:
+        left = memoryview(data)
         with self._reported():
-            sys.stdout.buffer.write(data)
+            while left:
+                # Unbuffered, as with PYTHONUNBUFFERED, it may take a part only; None: it is full and does not wait.
+                taken = sys.stdout.buffer.write(left)
+                if taken is None:
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                left = left[taken:]
 
     def flush(self) -> None:
         with self._reported():

@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn
@@ -39,7 +39,8 @@ MAXIMUM_FIELD_CHARACTERS = 2**20
 _NO_GLYPH = r"Glyph \d+ .*missing from|Matplotlib currently does not support .* natively"
 """Warnings of matplotlib, one for each character of a label that its font lacks: the picture shows a box instead."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN)
+"""Of standard output: its disk is full, or it is a pipe that is full and was set not to wait."""
 _NOT_OURS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
 """Of a file that some option names: it cannot be, or may not be used."""
 
@@ -96,15 +97,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     try:
         args = parse(argv)
-    except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else 2
+    except SystemExit as ending:  # after --help, which standard output may not take
+        code = _code_of(ending)
+        return _run_and_tell(lambda: code, debug=False)
     with _signals_raise():
-        return _run_and_tell(args, debug=args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0"))
+        debug = args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0")
+        return _run_and_tell(lambda: run(args), debug=debug)
 
 
-def _run_and_tell(args: argparse.Namespace, *, debug: bool) -> int:
+def _code_of(ending: SystemExit) -> int:
+    return ending.code if isinstance(ending.code, int) else 2
+
+
+def _run_and_tell(call: Callable[[], int], *, debug: bool) -> int:
     try:
-        code = run(args)
+        try:
+            code = call()
+        except SystemExit as ending:
+            code = _code_of(ending)
         _flush()
     except _Terminated:
         return _fail("terminated", TERMINATED)
@@ -116,8 +126,6 @@ def _run_and_tell(args: argparse.Namespace, *, debug: bool) -> int:
         if isinstance(error, OutputError) and isinstance(error.__cause__, BrokenPipeError):
             return _reader_went_away()
         return _fail(f"error: {error}", error.exit_code)
-    except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else 2
     except BrokenPipeError:
         return _reader_went_away()
     except OSError as error:
@@ -251,10 +259,42 @@ def _prepare_streams() -> None:
     """
     if sys.stderr is None:  # `print` would write to stdout instead
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  for good
+    elif sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        raw: Any = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)
+        told = io.BufferedWriter(_Told(raw))
+        sys.stderr = io.TextIOWrapper(told, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     if sys.stdout is None:  # writing fails, as it would without Python
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    elif isinstance(sys.stdout.buffer, io.RawIOBase):  # PYTHONUNBUFFERED: `print` would lose what a full pipe leaves
+        sys.stdout = open(  # noqa: SIM115  for good
+            sys.stdout.fileno(), "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False
+        )
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _Told(io.RawIOBase):
+    """Standard error, which never fails: what nobody reads, or a full disk does not take, changes no run's end."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def write(self, data: Any, /) -> int:
+        size: int = memoryview(data).nbytes
+        try:
+            return self._raw.write(data) or size
+        except OSError:
+            return size
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
 
 
 def _flush() -> None:
@@ -273,8 +313,7 @@ def _flush() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    with contextlib.suppress(OSError):
-        print(f"edgewren: {escaped(message)}", file=sys.stderr)
+    print(f"edgewren: {escaped(message)}", file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:  # that is what was said, or the smaller trouble of the two; Python would add its own at exit

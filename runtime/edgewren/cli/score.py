@@ -231,8 +231,7 @@ def _splits() -> Iterator[Callable[[int, int, int], None] | None]:
 
 def _say_how_to_go_on(output: str | None) -> None:
     if output not in (None, "-") and Path(f"{output}.journal").exists():
-        with contextlib.suppress(OSError):
-            print(f"{output} is unfinished. Go on with the same command and --resume.", file=sys.stderr)
+        print(f"{output} is unfinished. Go on with the same command and --resume.", file=sys.stderr)
 
 
 def _summary(report: Report, output: str | None) -> str:
@@ -311,5 +310,4 @@ class _Lines:
         if self._total and bytes_read > self._first[1]:
             left = (self._total - bytes_read) * elapsed / (bytes_read - self._first[1])
             text += f", {100 * bytes_read / self._total:.1f} % of the bytes, about {left / 60:,.1f} min left"
-        with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
