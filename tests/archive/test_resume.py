@@ -278,6 +278,28 @@ def test_other_options_are_refused(classifier, source, output, options):
     assert archives.snapshot(output.parent) == before
 
 
+def test_a_run_that_had_only_names_left_to_give_is_finished_by_the_same_run_alone(classifier, source, tmp_path, output):
+    class NameTaker(Disk):
+        def replace(self, source, target):
+            if target == output:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().replace(source, target)
+
+    expected = whole(classifier, source, output)
+    with pytest.raises(OutputError):
+        run(classifier, source, output, disk=NameTaker())
+    before = archives.snapshot(output.parent)
+    other = archives.write(tmp_path / "other.csv", archives.rows(3))
+    with pytest.raises(ResumeError, match="input 1's path was") as caught:
+        run(classifier, other, output, resume=True)
+    assert caught.value.exit_code == 7
+    with pytest.raises(ResumeError, match="option prefix was"):
+        run(classifier, source, output, resume=True, prefix="x_")
+    assert archives.snapshot(output.parent) == before
+    assert run(classifier, source, output, resume=True).rows == 30
+    assert archives.result(output) == expected
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
 def test_a_damaged_partial_output_is_refused(classifier, source, output, damage):
     interrupted(classifier, source, output, 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -250,6 +251,33 @@ def test_a_pipe_is_read_once_wherever_it_stands(tmp_path, classifier):
     report = score_archive(classifier, [first, pipe], tmp_path / "out.jsonl")
     writer.join()
     assert report.rows == 5003
+
+
+def test_an_interrupted_run_over_a_pipe_leaves_nothing_and_cannot_be_resumed(tmp_path, classifier):
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    body = "text\n" + "good vote\n" * 50
+
+    def feed():
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_text(body)
+
+    def interrupt(rows, _bytes):
+        if rows == 20:
+            raise KeyboardInterrupt
+
+    writer = threading.Thread(target=feed)
+    writer.start()
+    with pytest.raises(KeyboardInterrupt):
+        score_archive(classifier, [pipe], tmp_path / "o.csv", window=10, progress=interrupt)
+    writer.join()
+    assert list(tmp_path.iterdir()) == [pipe]
+    with pytest.raises(UsageError, match=r"pipe.csv is no regular file: it cannot be read twice"):
+        score_archive(classifier, [pipe], tmp_path / "o.csv", resume=True)  # and does not wait for a writer
+    writer = threading.Thread(target=feed)
+    writer.start()
+    assert score_archive(classifier, [pipe], tmp_path / "o.csv").rows == 50
+    writer.join()
 
 
 def test_a_file_that_two_spellings_match_comes_once(tmp_path, classifier, monkeypatch):

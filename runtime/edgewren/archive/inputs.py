@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.archive.direct import is_direct
+from edgewren.archive.lines import check_there
 from edgewren.archive.readers import STDIN, Block, Table, open_table, resolve_format
 from edgewren.errors import InputError, ResumeError, UsageError
 
@@ -54,6 +55,11 @@ def expand(sources: Sequence[str | Path], *, but: Collection[Path] = ()) -> list
     if found.count(STDIN) > 1:
         raise UsageError("Standard input (-) is named more than once. It can be read only once.")
     return found
+
+
+def comes_once(source: str) -> bool:
+    """Return whether an input gives its bytes only once: standard input, a pipe, a device."""
+    return source == STDIN or is_direct(source)
 
 
 def check_column(table: Table, column: str, option: str) -> None:
@@ -131,9 +137,12 @@ class Inputs:
         finished: inputs that were read to their end, the first ones.
 
     Raises:
-        InputError: a file cannot be opened or has no such column.
-        UsageError: the files do not have the same columns, or one has an added column's name.
+        InputError: a file is missing.
+        UsageError: the format of one cannot be told.
     """
+
+    first: Table
+    """The first one, once it is open."""
 
     def __init__(
         self,
@@ -154,12 +163,22 @@ class Inputs:
         self._index = 0
         self._sizes: dict[str, tuple[int, int]] = {}
         for source in self.sources:
+            if source != STDIN:
+                check_there(source)
             self._sizes[source] = _size_and_time(source)
-        self.first = self._open(0, None)
-        self._table: Table | None = self.first
+        self._table: Table | None = None
+
+    def open(self) -> None:
+        """Open the first, and check that the others can be read with it.
+
+        Raises:
+            InputError: a file cannot be opened or has no such column.
+            UsageError: the files do not have the same columns, or one has an added column's name.
+        """
+        self.first = self._table = self._open(0, None)
         try:
             for index, source in enumerate(self.sources[1:], 1):
-                if source != STDIN and not is_direct(source):  # a pipe gives its bytes once
+                if not comes_once(source):
                     self._open(index, None).close()  # a mistake shows before anything takes time
         except BaseException:
             self.first.close()

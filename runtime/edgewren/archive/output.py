@@ -44,7 +44,7 @@ def side_files(output: str | Path) -> list[Path]:
 class JournaledOutput:
     """An output file with its journal.
 
-    Open it, look at `published` and `state`, then `begin`, `commit` each window and `finish`.
+    Open it, ask whether it is `finished` where a run is gone on with, `begin`, `commit` each window and `finish`.
 
     Args:
         path: the final name. A link is followed, so that it stays a link.
@@ -54,7 +54,6 @@ class JournaledOutput:
 
     Attributes:
         state: of the last committed window of the unfinished run that is gone on with, or None.
-        published: the report, where all that an earlier run had left to do was to give files their names; it is done.
 
     Raises:
         UsageError: the output exists, or an unfinished run does, and neither force nor resume is set.
@@ -78,7 +77,6 @@ class JournaledOutput:
         self._encoder: Encoder | None = None
         self._packed: Compression | None = None
         self.state: State | None = None
-        self.published: State | None = None
         self._header: Mapping[str, Any] | None = None
         with self._reported():
             for name in side_files(path):
@@ -114,9 +112,6 @@ class JournaledOutput:
             return
         if self._resume:
             self._header, self.state = content.header, content.state
-            if self.state is not None and "final" in self.state:
-                with self._reported():
-                    self.published = self._publish(self.state["final"])
         elif not self._force:
             rows = (content.state or {}).get("rows", 0)
             raise UsageError(
@@ -135,13 +130,11 @@ class JournaledOutput:
         """Start, or go on with, the run that the fingerprint describes.
 
         Raises:
-            ResumeError: the unfinished run was another, or its files are not what they were. Nothing was changed.
+            ResumeError: the unfinished run's files are not what they were. Nothing was changed.
             OutputError: it cannot be written.
         """
         self._encoder = encoder
         self._packed = packed
-        if self._header is not None:
-            _check_same(self._header["fingerprint"], fingerprint, self.name)
         state = self.state or {}
         with self._reported():
             self._partial = Appended(self._disk, self._beside(PARTIAL_SUFFIX), state.get("output", NOTHING))
@@ -210,14 +203,37 @@ class JournaledOutput:
         if self.state is None and self._header is None:
             self.discard()
 
-    def finished_before(self, fingerprint: Mapping[str, Any]) -> State | None:
-        """Return the report of a run that this fingerprint describes and that is finished already, or None."""
+    def finished(self, fingerprint: Mapping[str, Any]) -> State | None:
+        """Return the report, where the run that is gone on with had nothing left to do but to give files their names,
+        which is done then, or not even that; else None.
+
+        Raises:
+            ResumeError: the unfinished run was another. Nothing was changed.
+            UsageError: the output is there, and of another run.
+            OutputError: it cannot be written.
+        """
+        if self._header is not None:
+            before: Mapping[str, Any] = self._header["fingerprint"]
+            final = (self.state or {}).get("final")
+            with self._reported():
+                if final is not None and self._is(self.path, final["output"]):
+                    fingerprint = {key: self._as_before(known, before.get(key)) for key, known in fingerprint.items()}
+                _check_same(before, fingerprint, self.name)
+                return None if final is None else self._publish(final)
         try:
             report: Any = json.loads(self._beside(REPORT_SUFFIX).read_bytes())
-            same: bool = report["fingerprint"] == fingerprint and self._is(self.path, report["output"])
+            if report["fingerprint"] == fingerprint and self._is(self.path, report["output"]):
+                return dict(report)
         except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return report if same else None
+            pass
+        self.check_new()
+        return None
+
+    def _as_before(self, known: Any, before: Any) -> Any:
+        """Return what is known of an input, as it was where the output has taken the place of just this input."""
+        if isinstance(known, Mapping) and isinstance(before, Mapping) and known.get("path") == before.get("path"):
+            return before if Path(os.path.realpath(known["path"])) == self.path else known
+        return known
 
     def _parts(self) -> tuple[Appended, Appended]:
         if self._partial is None or self._rejects is None:

@@ -19,7 +19,7 @@ from typing import Any
 from edgewren.archive.compression import Compression
 from edgewren.archive.direct import DirectOutput, Output, State, is_direct
 from edgewren.archive.disk import Disk
-from edgewren.archive.inputs import Finished, Inputs, Place, expand
+from edgewren.archive.inputs import Finished, Inputs, Place, comes_once, expand
 from edgewren.archive.lines import STDIN
 from edgewren.archive.output import JournaledOutput, side_files
 from edgewren.archive.report import Report, Tally, model_facts, versions
@@ -111,16 +111,17 @@ def score_archive(
     own = side_files(output) if to_file and output is not None else []
     files = expand(sources, but=own)
     _check_apart(files, own[1:], output)
-    if resume and (not to_file or STDIN in files):
-        what = "Standard input cannot be read twice" if STDIN in files else "What went to standard output is not kept"
+    once = next(filter(comes_once, files), None)
+    if resume and (not to_file or once is not None):
+        what = "What went to standard output is not kept"
+        if once is not None:
+            what = f"{'Standard input' if once == STDIN else f'{once} is no regular file: it'} cannot be read twice"
         raise UsageError(f"{what}, so there is nothing to resume. Use --resume with files, and with --output FILE.")
     with contextlib.ExitStack() as stack:
         target: JournaledOutput | None = None
         if to_file and output is not None:
             target = JournaledOutput(output, force=force, resume=resume, disk=disk or Disk())
             stack.callback(target.close)
-            if target.published is not None:
-                return Report.from_document(target.published)
         with _leaving_as_found(target):
             added = added_names(classifier.labels, prefix)
             inputs = Inputs(files, format=format, encoding=encoding, text_column=text_column, added=added)
@@ -137,20 +138,19 @@ def score_archive(
                 excel_safe,
                 window,
             )
-            encoder = make_encoder(chosen, inputs.first, added, excel_safe=excel_safe)
-            run = _Run(classifier, inputs, progress)
-            run.prepare(options, encoder, packed)
-            if target is not None and resume and not target.unfinished:
-                before = target.finished_before(run.fingerprint)
-                if before is not None:
+            run = _Run(classifier, inputs, options, packed, progress)
+            if target is not None and resume:
+                finished = target.finished(run.fingerprint)
+                if finished is not None:
                     target.abandon()
-                    return Report.from_document(before)
-                target.check_new()
+                    return Report.from_document(finished)
+            inputs.open()
+            encoder = run.encoder = make_encoder(chosen, inputs.first, added, excel_safe=excel_safe)
         if target is None:
             direct = DirectOutput(WholeFile(output) if output and str(output) != STDIN else StandardOutput(), packed)
             stack.callback(direct.close)
             return run.go(direct)
-        return _go_journaled(run, target, encoder, packed, resumable=STDIN not in files)
+        return _go_journaled(run, target, encoder, packed, resumable=once is None)
 
 
 @contextlib.contextmanager
@@ -207,18 +207,24 @@ def _may_pass(error: BaseException) -> bool:
 class _Run:
     """One run: inputs, model, counts."""
 
-    def __init__(self, classifier: Classifier, inputs: Inputs, progress: Callable[[int, int], None] | None) -> None:
+    encoder: Encoder
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        inputs: Inputs,
+        options: Options,
+        packed: Compression | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
         self._classifier = classifier
         self._inputs = inputs
+        self._options = options
         self._progress = progress
         self._tally = Tally()
         self._windows: deque[Window] = deque()
         self._files = 0  # inputs that a record says are finished
         self._begun = False
-
-    def prepare(self, options: Options, encoder: Encoder, packed: Compression | None) -> None:
-        self._options = options
-        self._encoder = encoder
         self._model = model_facts(self._classifier)
         self._versions = versions([*self._inputs.formats, options.output_format], packed)
         self.fingerprint: dict[str, Any] = {
@@ -232,7 +238,7 @@ class _Run:
         """Take up the run where it was committed last."""
         if state is not None:
             self._tally = Tally.from_dict(state["tally"])
-            self._encoder.prefixed = self._tally.prefixed
+            self.encoder.prefixed = self._tally.prefixed
             finished = [Finished(**known) for known in state["finished"].values()]
             self._inputs.go_on(Place(**state["place"]), finished)
             self._files = len(finished)
@@ -248,17 +254,17 @@ class _Run:
             for scores in scored:
                 window = self._windows.popleft()
                 result = results(window, scores, labels, abstain_below)
-                data = [] if self._begun else [self._encoder.header()]
+                data = [] if self._begun else [self.encoder.header()]
                 parts = zip(window.parts, result.added, strict=True)
-                data += [self._encoder.encode(part.block, added) for part, added in parts]
+                data += [self.encoder.encode(part.block, added) for part, added in parts]
                 tally.add(result, scores)
-                tally.prefixed = self._encoder.prefixed
+                tally.prefixed = self.encoder.prefixed
                 tally.seconds = before + time.perf_counter() - started
                 self._commit(output, data, result, window.place)
                 if self._progress is not None:
                     self._progress(tally.rows, window.place.bytes_behind)
         if not self._begun:  # no rows: a header all the same
-            self._commit(output, [self._encoder.header()], Result(), self._inputs.place)
+            self._commit(output, [self.encoder.header()], Result(), self._inputs.place)
         tally.seconds = before + time.perf_counter() - started
         return Report.from_document(output.finish(tally.rows, self._document))
 
