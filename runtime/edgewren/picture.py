@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from edgewren.archive.compression import packed_for
 from edgewren.archive.whole_file import WholeFile
 from edgewren.errors import MissingDependencyError
 
@@ -42,7 +43,7 @@ def save(figure: Any, path: str | Path) -> None:
     figure.savefig(drawn, format="png")
     file = WholeFile(path, force=True)
     try:
-        file.write(drawn.getvalue())
+        file.write(packed_for(file.name, drawn.getvalue()))
         file.finish()
     finally:
         file.discard()

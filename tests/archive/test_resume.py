@@ -22,6 +22,7 @@ from faulty_disk import DiedError, DyingDisk
 from edgewren import Classifier
 from edgewren.archive import lines
 from edgewren.archive.disk import Disk
+from edgewren.archive.output import JournaledOutput
 from edgewren.archive.run import score_archive
 from edgewren.cli.main import main
 from edgewren.errors import InputError, LockedError, OutputError, ResumeError, UsageError
@@ -448,6 +449,36 @@ def test_a_link_stays_a_link(classifier, source, tmp_path):
     run(classifier, source, tmp_path / "link.csv", force=True)
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text().startswith("id,author,text,label")
+
+
+def test_what_lies_beside_an_output_through_a_link_is_named_where_it_lies(source, tmp_path, tiny_bundle, capsys):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real" / "x.csv")
+    argv = ["score", str(source), "--model", str(tiny_bundle), "-o", str(tmp_path / "link.csv")]
+    assert main(argv) == 5
+    rejects = tmp_path / "real" / "x.csv.rejects.jsonl"
+    assert f"All are in {rejects}." in capsys.readouterr().err
+    assert json.loads((tmp_path / "real" / "x.csv.report.json").read_text())["rejects"]["path"] == str(rejects)
+    assert main(["summarize", str(tmp_path / "link.csv"), "--by", "author"]) == 4
+    assert "The bundle has no evaluation" in capsys.readouterr().err  # it was found, by the report
+    (tmp_path / "real" / "x.csv").unlink()
+    assert main(argv) == 2
+    assert f"{rejects} exists already" in capsys.readouterr().err
+
+
+def test_the_word_after_ctrl_c_finds_an_output_through_a_link(source, tmp_path, tiny_bundle, capsys, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real" / "x.csv")
+    finish = JournaledOutput.finish
+
+    def interrupted_before(*args):
+        monkeypatch.setattr(JournaledOutput, "finish", finish)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(JournaledOutput, "finish", interrupted_before)
+    argv = ["score", str(source), "--model", str(tiny_bundle), "-o", str(tmp_path / "link.csv")]
+    assert main(argv) == 130
+    assert "link.csv is unfinished. Go on with the same command and --resume." in capsys.readouterr().err
 
 
 @pytest.mark.slow

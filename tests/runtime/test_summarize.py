@@ -16,7 +16,7 @@ import pytest
 from faulty_disk import FullDisk
 
 from edgewren import picture
-from edgewren.archive import tally
+from edgewren.archive import compression, tally
 from edgewren.archive.periods import period_of, zone_named
 from edgewren.archive.tally import count_labels
 from edgewren.cli.main import main
@@ -496,6 +496,27 @@ def test_a_plot_is_a_png_of_readable_size(tmp_path, bundle, capsys, options, adj
     assert all(300 < side < 3000 for side in struct.unpack(">II", data[16:24]))
     assert main(argv) == 2, "an existing picture is not replaced"
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("o.csv.gz", "group,rows"), ("o.csv.bz2", "group,rows"), ("o.JSON.xz", '{"by"'), ("o.txt.gz", "author")],
+)
+def test_an_output_has_the_form_and_the_packing_of_its_name(tmp_path, bundle, name, begins):
+    argv = ["summarize", str(scored(tmp_path / "a.csv")), "--by", "author", "--model", str(bundle)]
+    assert main([*argv, "--output", str(tmp_path / name)]) == 0
+    packed = compression.by_name(name)
+    out = b"".join(compression.unpack(iter([(tmp_path / name).read_bytes()]), packed, name))
+    assert out.decode().startswith(begins)
+
+
+@pytest.mark.parametrize("option", ["--output", "--plot"])
+def test_a_place_where_nothing_can_be_written_shows_before_the_counting(tmp_path, bundle, capsys, option):
+    argv = ["summarize", str(tmp_path / "not read.csv"), "--by", "author", "--model", str(bundle)]
+    assert main([*argv, option, str(tmp_path / "none" / "o.png")]) == 6
+    assert "there is no folder" in capsys.readouterr().err
+    assert main([*argv, option, str(tmp_path)]) == 6
+    assert "is a folder, expected a file name" in capsys.readouterr().err
 
 
 def test_a_full_disk_costs_the_plot_alone(tmp_path, bundle, capsys, monkeypatch):

@@ -20,6 +20,7 @@ class Appended:
     Args:
         disk: the file system.
         path: the file; it need not be there where nothing was committed.
+        mode: its permissions, None for those of any new file.
         committed: what an earlier run committed of it: "bytes" and "sha256". What lies behind is cut off.
 
     Attributes:
@@ -30,9 +31,10 @@ class Appended:
         OSError: it cannot be read.
     """
 
-    def __init__(self, disk: Disk, path: Path, committed: Mapping[str, Any]) -> None:
+    def __init__(self, disk: Disk, path: Path, mode: int | None, committed: Mapping[str, Any]) -> None:
         self.path = path
         self._disk = disk
+        self._mode = mode
         self._digest = hashlib.sha256()
         self.bytes = 0
         self._file: File | None = None
@@ -49,7 +51,7 @@ class Appended:
             return
         if self._file is None:
             new = self._disk.size(self.path) is None
-            self._file = self._disk.open(self.path)
+            self._file = self._disk.open(self.path, self._mode)
             self._disk.truncate(self._file, self.bytes)
             if new:
                 self._disk.sync_folder(self.path.parent)

@@ -137,6 +137,22 @@ def by_name(name: str) -> Compression | None:
     return next((kind for kind in COMPRESSIONS if name.lower().endswith(kind.suffix)), None)
 
 
+def without_suffix(name: str) -> str:
+    """Return a file name without the suffix of a compression."""
+    kind = by_name(name)
+    return name[: -len(kind.suffix)] if kind is not None else name
+
+
+def packed_for(name: str, data: bytes) -> bytes:
+    """Return data packed as a file name's suffix says.
+
+    Raises:
+        MissingDependencyError: what packs it is not installed.
+    """
+    kind = by_name(name)
+    return data if kind is None else kind.pack(data)
+
+
 def by_first_bytes(data: bytes) -> Compression | None:
     """Return the compression that data begins like, or None. A CSV file that begins with "BZh" is plain."""
     for kind in COMPRESSIONS:

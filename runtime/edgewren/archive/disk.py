@@ -8,7 +8,10 @@ their own in this one's place, which fails, dies or loses power at any operation
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,10 @@ except ImportError:  # Windows: no lock between runs there, as docs/archives.md 
     fcntl = None  # type: ignore[assignment]
 
 _CHUNK_BYTES = 1 << 20
+_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""The file system does not do this. Whatever else goes wrong (EIO, ENOSPC) is an error."""
+
+_log = logging.getLogger(__name__)
 
 
 class File:
@@ -33,9 +40,20 @@ class File:
 class Disk:
     """The file system. Every method raises OSError where the system does."""
 
-    def open(self, path: Path) -> File:
-        """Open for reading and writing; made empty if it is not there. The position is at the start."""
-        return File(path, os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666))
+    _told_of_no_lock = False
+
+    def open(self, path: Path, mode: int | None = None) -> File:
+        """Open for reading and writing; made empty if it is not there. The position is at the start.
+
+        Args:
+            path: no link, which could lead to somebody else's file.
+            mode: permissions that the file then has; None: those of any new file, or the ones that it has.
+        """
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        file = File(path, os.open(path, flags, 0o666 if mode is None else mode))
+        if mode is not None:
+            set_mode(file.descriptor, mode)
+        return file
 
     def read(self, file: File) -> bytes:
         """Return the whole content."""
@@ -70,9 +88,14 @@ class Disk:
         """Return when the file's content is on the disk itself."""
         full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: plain fsync stops at the drive's cache
         if full is not None:
-            fcntl.fcntl(file.descriptor, full)
-        else:
-            os.fsync(file.descriptor)
+            try:
+                fcntl.fcntl(file.descriptor, full)
+            except OSError as error:
+                if error.errno not in (*_UNSUPPORTED, errno.ENOTTY):
+                    raise
+            else:
+                return
+        os.fsync(file.descriptor)
 
     def truncate(self, file: File, size: int) -> None:
         """Cut the file to a size and put the position there."""
@@ -92,19 +115,26 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def sync_folder(self, path: Path) -> None:
-        """Return when the names in a folder are on the disk itself."""
+        """Return when the names in a folder are on the disk itself, where its file system can be asked for that."""
         if os.name != "posix":
             return
-        folder = os.open(path, os.O_RDONLY)
+        try:
+            folder = os.open(path, os.O_RDONLY)
+        except PermissionError:  # files may be put into it, but it may not be read
+            return
         try:
             os.fsync(folder)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
         finally:
             os.close(folder)
 
     def lock(self, file: File) -> bool:
         """Take the file's lock if nobody has it, until it is closed; return whether we have it.
 
-        A lock on a file that meanwhile lost its name protects nothing, and counts as not taken.
+        A lock on a file that meanwhile lost its name protects nothing, and counts as not taken. Where the file system
+        has no locks, everybody has it, and a warning says so once.
         """
         if fcntl is None:
             return True
@@ -112,7 +142,24 @@ class Disk:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in (*_UNSUPPORTED, errno.ENOLCK):
+                raise
+            if not self._told_of_no_lock:
+                self._told_of_no_lock = True
+                _log.warning("%s: no locks on this file system. Let no second run write this output.", file.path.parent)
+            return True
         try:
             return os.path.samestat(os.fstat(file.descriptor), file.path.stat())
         except FileNotFoundError:
             return False
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Give an open file the permissions `mode`, where its file system keeps any."""
+    if os.name == "posix" and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError as error:
+            if error.errno not in (*_UNSUPPORTED, errno.EPERM):
+                raise

@@ -98,11 +98,12 @@ class Journal:
         OSError: it cannot be opened or read.
     """
 
-    def __init__(self, disk: Disk, path: Path) -> None:
+    def __init__(self, disk: Disk, path: Path, mode: int | None = None) -> None:
         self.path = path
+        self._mode = mode
         self._disk = disk
         self._previous = ""
-        self._file: File | None = disk.open(path)
+        self._file: File | None = disk.open(path, mode)
         try:
             if not disk.lock(self._file):
                 raise LockedError(
@@ -121,7 +122,7 @@ class Journal:
         new = self.path.with_name(self.path.name + ".new")
         old, self._file = self._file, None
         try:
-            file = self._disk.open(new)
+            file = self._disk.open(new, self._mode)
             self._file = File(self.path, file.descriptor)
             self._disk.lock(file)
             self._disk.truncate(file, 0)

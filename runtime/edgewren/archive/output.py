@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,33 @@ from edgewren.archive.direct import State
 from edgewren.archive.disk import Disk
 from edgewren.archive.journal import Journal
 from edgewren.archive.table import Encoder
+from edgewren.archive.whole_file import check_place, mode_of
 from edgewren.errors import EdgewrenError, InvariantError, OutputError, ResumeError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
 SEALED_SUFFIX = ".sealed.partial"
 REJECTS_SUFFIX = ".rejects.jsonl"
 REPORT_SUFFIX = ".report.json"
+_WRITTEN = (
+    PARTIAL_SUFFIX,
+    SEALED_SUFFIX,
+    REJECTS_SUFFIX + PARTIAL_SUFFIX,
+    REPORT_SUFFIX + PARTIAL_SUFFIX,
+    journal.SUFFIX,
+    journal.SUFFIX + ".new",
+)
+"""Of the files that are written; the others get their names from these."""
 
 
 def side_files(output: str | Path) -> list[Path]:
     """Return the output's own names, and those of everything that is kept beside it."""
     path = Path(os.path.realpath(output))
-    suffixes = ("", PARTIAL_SUFFIX, SEALED_SUFFIX, journal.SUFFIX, journal.SUFFIX + ".new", REPORT_SUFFIX)
-    rejects = (REJECTS_SUFFIX, REJECTS_SUFFIX + PARTIAL_SUFFIX, REPORT_SUFFIX + PARTIAL_SUFFIX)
-    return [path.with_name(path.name + suffix) for suffix in (*suffixes, *rejects)]
+    return [path.with_name(path.name + suffix) for suffix in ("", REPORT_SUFFIX, REJECTS_SUFFIX, *_WRITTEN)]
+
+
+def beside(output: str | Path, suffix: str) -> str:
+    """Return the name of a file beside an output, for people: of an output through a link, beside the file itself."""
+    return f"{os.path.realpath(output) if os.path.islink(output) else output}{suffix}"  # noqa: PTH114  a long name
 
 
 class JournaledOutput:
@@ -65,10 +79,7 @@ class JournaledOutput:
     def __init__(self, path: str | Path, *, force: bool, resume: bool, disk: Disk) -> None:
         self.name = str(path)
         self.path = Path(os.path.realpath(path))
-        if os.path.isdir(self.path):  # noqa: PTH112  a name that is too long is none's
-            raise OutputError(f"{path} is a folder, expected a file name.")
-        if not os.path.isdir(self.path.parent):  # noqa: PTH112
-            raise OutputError(f"{path} cannot be written: there is no folder {self.path.parent}. Make it first.")
+        check_place(self.path, self.name)
         self._disk = disk
         self._force = force
         self._resume = resume
@@ -81,12 +92,16 @@ class JournaledOutput:
         with self._reported():
             for name in side_files(path):
                 disk.size(name)  # fails for a name that is too long, or a link that leads to itself
+            self._check_no_links()
+            mode = mode_of(self.path)
+        # What is written beside it holds the same texts. Its owner, who is us, has to go on writing.
+        self._mode = None if mode is None else stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IWUSR
         journal_path = self._beside(journal.SUFFIX)
         self._is_first = disk.size(journal_path) is None
         if self._is_first and not resume:
             self.check_new()
         with self._reported():
-            self._journal = Journal(disk, journal_path)
+            self._journal = Journal(disk, journal_path, self._mode)
         try:
             self._look()
         except BaseException:
@@ -137,10 +152,8 @@ class JournaledOutput:
         self._packed = packed
         state = self.state or {}
         with self._reported():
-            self._partial = Appended(self._disk, self._beside(PARTIAL_SUFFIX), state.get("output", NOTHING))
-            self._rejects = Appended(
-                self._disk, self._beside(REJECTS_SUFFIX + PARTIAL_SUFFIX), state.get("rejects", NOTHING)
-            )
+            self._partial = self._appended(PARTIAL_SUFFIX, state.get("output"))
+            self._rejects = self._appended(REJECTS_SUFFIX + PARTIAL_SUFFIX, state.get("rejects"))
             self._journal.restart({"fingerprint": fingerprint, "resumable": resumable}, self.state)
 
     def commit(self, data: bytes, rejects: bytes, state: State) -> None:
@@ -164,7 +177,7 @@ class JournaledOutput:
             self._check_rows(source, rows)
             known = {
                 "output": {"path": self.name, **described},
-                "rejects": {"path": self.name + REJECTS_SUFFIX, **listed.committed} if listed.bytes else None,
+                "rejects": {"path": beside(self.name, REJECTS_SUFFIX), **listed.committed} if listed.bytes else None,
             }
             final: State = {
                 "source": source.name,
@@ -235,13 +248,16 @@ class JournaledOutput:
             return before if Path(os.path.realpath(known["path"])) == self.path else known
         return known
 
+    def _appended(self, suffix: str, committed: Mapping[str, Any] | None) -> Appended:
+        return Appended(self._disk, self._beside(suffix), self._mode, committed or NOTHING)
+
     def _parts(self) -> tuple[Appended, Appended]:
         if self._partial is None or self._rejects is None:
             raise InvariantError("The output was written to before it was begun. Please report this.")
         return self._partial, self._rejects
 
     def _make_empty(self, path: Path) -> None:
-        file = self._disk.open(path)
+        file = self._disk.open(path, self._mode)
         self._disk.truncate(file, 0)
         self._disk.fsync(file)
         self._disk.close(file)
@@ -254,7 +270,7 @@ class JournaledOutput:
         path = self._beside(SEALED_SUFFIX)
         digest = hashlib.sha256()
         size = 0
-        file = self._disk.open(path)
+        file = self._disk.open(path, self._mode)
         try:
 
             def write(data: bytes) -> None:
@@ -323,7 +339,7 @@ class JournaledOutput:
     def _write_report(self, report: State) -> None:
         target = self._beside(REPORT_SUFFIX)
         source = self._beside(REPORT_SUFFIX + PARTIAL_SUFFIX)
-        file = self._disk.open(source)
+        file = self._disk.open(source, self._mode)
         try:
             self._disk.truncate(file, 0)
             text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
@@ -350,14 +366,22 @@ class JournaledOutput:
             return
         suffixes = ["", REJECTS_SUFFIX]
         if self._is_first:  # else unfinished parts are an earlier run's
-            suffixes += [PARTIAL_SUFFIX, SEALED_SUFFIX, REJECTS_SUFFIX + PARTIAL_SUFFIX]
-            suffixes += [journal.SUFFIX + ".new", REPORT_SUFFIX + PARTIAL_SUFFIX]
+            suffixes += [suffix for suffix in _WRITTEN if suffix != journal.SUFFIX]
         if not self._is_report(self._beside(REPORT_SUFFIX)):
             suffixes.append(REPORT_SUFFIX)
         for suffix in suffixes:
-            if self._beside(suffix).exists():
+            if os.path.lexists(self._beside(suffix)):
+                name = beside(self.name, suffix) if suffix else self.name
+                raise UsageError(f"{name} exists already. Use --force to replace it, or name another file.")
+
+    def _check_no_links(self) -> None:
+        """Check that nothing would be written through a link. Raises UsageError."""
+        for suffix in _WRITTEN:
+            path = self._beside(suffix)
+            if path.is_symlink():
                 raise UsageError(
-                    f"{self.name}{suffix} exists already. Use --force to replace it, or name another file."
+                    f"{path} is a link, and a file of this name is written beside {self.name}. Remove the link, or "
+                    "name another output."
                 )
 
     def _is_report(self, path: Path) -> bool:
@@ -382,7 +406,7 @@ class JournaledOutput:
         except OSError as error:
             how = (
                 f" The {self.state['rows']:,} rows before it are safe: remove the cause, then go on with --resume."
-                if self.state is not None and self.state.get("rows")
+                if self.state is not None and (self.state.get("rows") or "final" in self.state)
                 else " Nothing was changed there."
             )
             raise OutputError(f"{self.name} cannot be written: {error.strerror or error}.{how}") from error

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from edgewren.archive import lines
-from edgewren.archive.compression import COMPRESSIONS
+from edgewren.archive.compression import without_suffix
 from edgewren.archive.formats import all_formats
 from edgewren.archive.lines import STDIN
 from edgewren.archive.rows import Block, Number, Row, cell_text, json_text
@@ -101,7 +101,4 @@ def _seen(path: Path, formats: dict[str, Format], encoding: str) -> str | None:
 
 
 def _suffix(path: str | Path) -> str:
-    name = Path(path).name.lower()
-    for kind in COMPRESSIONS:
-        name = name.removesuffix(kind.suffix)
-    return Path(name).suffix
+    return Path(without_suffix(Path(path).name.lower())).suffix

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewren.archive.output import REPORT_SUFFIX, beside
 from edgewren.archive.tally import Tally
 from edgewren.bundle import Bundle
 from edgewren.display import printable, shortened
@@ -23,7 +24,6 @@ from edgewren.errors import InputError, UsageError
 from edgewren.metrics import Estimate
 from edgewren.quantification import ErrorRates, choose_evaluation, estimate_shares
 
-REPORT_SUFFIX = ".report.json"
 _MAXIMUM_REPORT_BYTES = 16 * 2**20
 _NAME_COLUMNS = 32
 
@@ -248,7 +248,7 @@ def bundle_of(sources: Sequence[str | Path], model: str | Path | None) -> Bundle
 
 def _scored_by(source: str | Path) -> tuple[str | None, str | None]:
     """Return path and manifest hash of the model in a scored file's report, as far as there is one and it tells."""
-    path = Path(f"{source}{REPORT_SUFFIX}")
+    path = Path(beside(source, REPORT_SUFFIX))
     try:
         if path.stat().st_size > _MAXIMUM_REPORT_BYTES:
             return None, None

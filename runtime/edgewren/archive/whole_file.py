@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import os
 import secrets
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 
+from edgewren.archive.disk import Disk, File, set_mode
 from edgewren.errors import OutputError, UsageError
+
+_DISK = Disk()
 
 
 class Sink(Protocol):
@@ -38,7 +40,8 @@ class WholeFile:
     A name that stands for a device or a pipe is written to directly: there is nothing to replace.
 
     Args:
-        path: the final name; packed if it ends in .gz. A link is followed, so that it stays a link.
+        path: the final name. A link is followed, so that it stays a link. A file that is replaced leaves its
+            permissions to the new one.
         force: whether an existing file may be replaced.
 
     Raises:
@@ -53,11 +56,10 @@ class WholeFile:
         self._direct = False
         with self._reported():
             # /dev/stdout leads to a pipe without name.
-            self.path = found if _mode(found) is not None or _mode(named) is None else named
-            mode = _mode(self.path)
+            self.path = found if mode_of(found) is not None or mode_of(named) is None else named
+            mode = mode_of(self.path)
+        check_place(self.path, self.name)
         if mode is not None:
-            if stat.S_ISDIR(mode):
-                raise OutputError(f"{path} is a folder, expected a file name.")
             self._direct = not stat.S_ISREG(mode)
             if not force and not self._direct:
                 raise UsageError(f"{path} exists already. Use --force to replace it, or name another file.")
@@ -65,17 +67,11 @@ class WholeFile:
         scratch = f"{self.path.name}.{secrets.token_hex(4)}.partial"
         self._partial = self.path if self._direct else self.path.with_name(scratch)
         with self._reported():
-            self._raw: BinaryIO = self._partial.open("wb" if self._direct else "xb")
-        # No name and no time in the gzip header: same input, same bytes.
-        self._stream: BinaryIO = (
-            cast("BinaryIO", gzip.GzipFile(filename="", fileobj=self._raw, mode="wb", compresslevel=6, mtime=0))
-            if self.path.name.lower().endswith(".gz")
-            else self._raw
-        )
+            self._raw: BinaryIO = self._partial.open("wb") if self._direct else self._made(mode)
 
     def write(self, data: bytes) -> None:
         with self._reported():
-            self._stream.write(data)
+            self._raw.write(data)
 
     def flush(self) -> None:
         with self._reported():
@@ -83,43 +79,54 @@ class WholeFile:
 
     def finish(self) -> None:
         with self._reported():
-            if self._stream is not self._raw:
-                self._stream.close()
             self._raw.flush()
             if not self._direct:
-                os.fsync(self._raw.fileno())
+                _DISK.fsync(File(self._partial, self._raw.fileno()))
             self._raw.close()
             if not self._direct:
                 self._partial.replace(self.path)
             self._finished = True
-            if not self._direct and os.name == "posix":
-                folder = os.open(self.path.parent, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+            if not self._direct:
+                _DISK.sync_folder(self.path.parent)
 
     def discard(self) -> None:
         if self._finished:
             return
         self._finished = True
-        for stream in (self._stream, self._raw):
-            with contextlib.suppress(OSError, ValueError):
-                stream.close()
+        with contextlib.suppress(OSError):
+            self._raw.close()
         if not self._direct:
             with contextlib.suppress(OSError):
                 self._partial.unlink()
+
+    def _made(self, mode: int | None) -> BinaryIO:
+        permissions = 0o666 if mode is None else stat.S_IMODE(mode)
+        made = open(  # noqa: SIM115  Path.open gives no permissions
+            self._partial, "xb", opener=lambda name, flags: os.open(name, flags, permissions)
+        )
+        if mode is not None:
+            set_mode(made.fileno(), permissions)
+        return made
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            untouched = "" if self._direct else " Nothing was changed there."
-            raise OutputError(f"{self.name} cannot be written: {error.strerror or error}.{untouched}") from error
+            how = " The new file is there, but a power cut may bring the old one back." if self._finished else ""
+            how = how or ("" if self._direct else " Nothing was changed there.")
+            raise OutputError(f"{self.name} cannot be written: {error.strerror or error}.{how}") from error
 
 
-def _mode(path: Path) -> int | None:
+def check_place(path: Path, name: str) -> None:
+    """Raise OutputError, which says `name`, where no file can have a path: it is a folder, or in none."""
+    if os.path.isdir(path):  # noqa: PTH112  a name that is too long is none's
+        raise OutputError(f"{name} is a folder, expected a file name.")
+    if not os.path.isdir(path.parent):  # noqa: PTH112
+        raise OutputError(f"{name} cannot be written: there is no folder {path.parent}. Make it first.")
+
+
+def mode_of(path: Path) -> int | None:
     """Return what kind of file has a name, None where none has it. Raises OSError where none can."""
     try:
         return path.stat().st_mode

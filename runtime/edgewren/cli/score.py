@@ -159,7 +159,8 @@ def run(args: argparse.Namespace) -> int:
             _say_how_to_go_on(args.output)
         raise
     print(_summary(report, args.output), file=sys.stderr)
-    where = f" All are in {args.output}.rejects.jsonl." if args.output not in (None, "-") else ""
+    rejects = report.document.get("rejects")
+    where = f" All are in {rejects['path']}." if rejects else ""
     _check_rejected(report.rejected, report.rows, report.rejections, where, args.max_bad_rows)
     return 0
 
@@ -230,7 +231,10 @@ def _splits() -> Iterator[Callable[[int, int, int], None] | None]:
 
 
 def _say_how_to_go_on(output: str | None) -> None:
-    if output not in (None, "-") and Path(f"{output}.journal").exists():
+    from edgewren.archive import journal
+    from edgewren.archive.output import beside
+
+    if output is not None and output != "-" and Path(beside(output, journal.SUFFIX)).exists():
         print(f"{output} is unfinished. Go on with the same command and --resume.", file=sys.stderr)
 
 

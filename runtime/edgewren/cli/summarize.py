@@ -86,6 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Count, correct, print. Raises EdgewrenError as its parts do."""
     _check(args)
+    from edgewren.archive.compression import without_suffix
     from edgewren.archive.inputs import expand
     from edgewren.archive.lines import check_there
     from edgewren.archive.periods import zone_named
@@ -135,8 +136,9 @@ def run(args: argparse.Namespace) -> int:
         confidence=args.confidence,
         largest=args.top,
     )
-    as_json = args.json or (not args.csv and (args.output or "").lower().endswith(".json"))
-    as_csv = args.csv or (not args.json and (args.output or "").lower().endswith(".csv"))
+    suffix = Path(without_suffix(args.output or "")).suffix.lower()
+    as_json = args.json or (not args.csv and suffix == ".json")
+    as_csv = args.csv or (not args.json and suffix == ".csv")
     text = summary.as_json() if as_json else summary.as_csv() if as_csv else summary.as_text()
     _write(text, args.output, force=args.force)
     if args.plot:
@@ -167,9 +169,15 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"{option} is of the intervals, and --no-adjust counts without any. Choose one.")
     if args.timezone is not None and args.period is None:
         raise UsageError("--timezone needs --period: without it the column's values are not read as dates.")
+    from edgewren.archive.compression import packed_for
+    from edgewren.archive.whole_file import check_place
+
     for name in (args.output, args.plot):
-        if name is not None and name != "-" and Path(name).is_file() and not args.force:
-            raise UsageError(f"{name} exists already. Use --force to replace it, or name another file.")
+        if name is not None and name != "-":
+            if Path(name).is_file() and not args.force:
+                raise UsageError(f"{name} exists already. Use --force to replace it, or name another file.")
+            check_place(Path(os.path.realpath(name)), name)
+            packed_for(name, b"")  # a missing package shows now
     if None not in (args.plot, args.output) and os.path.realpath(args.plot) == os.path.realpath(args.output):
         raise UsageError(f"{args.plot} is named twice, with --output and --plot. Name two files.")
 
@@ -183,11 +191,12 @@ def _check_no_input(args: argparse.Namespace) -> None:
 
 
 def _write(text: str, output: str | None, *, force: bool) -> None:
+    from edgewren.archive.compression import packed_for
     from edgewren.archive.whole_file import StandardOutput, WholeFile
 
-    sink = StandardOutput() if output in (None, "-") else WholeFile(str(output), force=force)
+    sink = StandardOutput() if output is None or output == "-" else WholeFile(output, force=force)
     try:
-        sink.write(text.encode("utf-8", "backslashreplace"))
+        sink.write(packed_for(output or "-", text.encode("utf-8", "backslashreplace")))
         sink.finish()
     finally:
         sink.discard()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import edgewren
-from edgewren.archive.compression import by_name
+from edgewren.archive.compression import by_name, without_suffix
 from edgewren.archive.formats import all_formats
 from edgewren.archive.readers import format_of
 from edgewren.archive.results import STATUSES
@@ -176,7 +176,7 @@ def plan(inputs: Sequence[Found], options: Options) -> list[Split]:
     splits = []
     for index, source in enumerate(inputs):
         packing = by_name(source.name)
-        stem = source.name[: -len(packing.suffix)] if packing else source.name
+        stem = without_suffix(source.name)
         read_as = options.format or format_of(source.name)
         if read_as is not None and read_as not in formats:
             raise UsageError(f"Unknown format {read_as!r}. Expected one of {', '.join(formats)}.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgewren.archive.disk import Disk
 from edgewren.errors import InputError, MissingDependencyError, OutputError
 
 try:
@@ -25,6 +26,7 @@ except ImportError as error:
     ) from error
 
 _CHUNK_BYTES = 1 << 20
+_DISK = Disk()
 _UNFINISHED = "_unfinished"
 _PATTERN = frozenset("*?[")
 
@@ -123,7 +125,7 @@ class Folder:
                 _sync(self._local / unfinished)
             self._system.move(self._at(unfinished), self._at(name))
             if self._local is not None:
-                _sync((self._local / name).parent)
+                _DISK.sync_folder((self._local / name).parent)
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"{self.address}/{name} cannot be written: {error}. Go on with --resume.") from error
         return size, digest.hexdigest()
@@ -202,8 +204,8 @@ def _chunks(content: Path | bytes) -> Any:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    file = _DISK.open(path)
     try:
-        os.fsync(descriptor)
+        _DISK.fsync(file)
     finally:
-        os.close(descriptor)
+        _DISK.close(file)
