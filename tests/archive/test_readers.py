@@ -41,6 +41,20 @@ def _field_limit():
 # CSV and TSV
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "gb18030"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, encoding, name):
+    text = "text\n\ufeffhi\n" if name == "a.csv" else '{"text": "\ufeffhi"}\n'
+    mark = "" if encoding == "utf-16" else "\ufeff"  # which writes its own
+    path = write(tmp_path, name, (mark + text).encode(encoding))
+    with open_table(path, encoding=encoding) as table:
+        assert table.columns == ["text"]
+        assert [row.get("text") for row in table] == ["\ufeffhi"]
+        position = table.position
+    with open_table(path, encoding=encoding, position=position) as table:
+        assert table.read(1) is None
+
+
 def test_csv_values_are_the_files_text(tmp_path):
     path = write(tmp_path, "a.csv", 'id,text\n00123,"a ""b"", c"\n1e5,\n')
     with open_table(path) as table:

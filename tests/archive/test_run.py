@@ -8,8 +8,10 @@ import gzip
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgewren import Classifier
+from edgewren.archive import compression
 from edgewren.archive.readers import open_table
 from edgewren.archive.run import score_archive
 from edgewren.cli.main import main
@@ -239,6 +242,79 @@ def test_names_that_are_no_unicode_are_told(tmp_path, classifier):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"o\udcff.csv{end}" for end in ("", ".report.json")] + [
         "\udcff.csv"
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_parquet_files_have_any_name(tmp_path, classifier):
+    pytest.importorskip("pyarrow")
+    output = tmp_path / "o\udcff.parquet"
+    score_archive(classifier, [write(tmp_path / "in.csv", "text\ngood\n")], output)
+    report = score_archive(classifier, [output], tmp_path / "again.parquet", prefix="x_")
+    assert report.rows == 1
+    with open_table(tmp_path / "again.parquet") as table:
+        assert [row.get("text") for row in table] == ["good"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "csv.zst", "csv.xz"])
+def test_a_pipe_may_give_its_first_bytes_one_by_one(tmp_path, classifier, suffix):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    packed = compression.by_name(suffix)
+    data = b"text\ngood\nbad\n"
+    data = packed.pack(data) if packed else data
+
+    def feed():
+        with pipe.open("wb", buffering=0) as stream:
+            for place in range(20):
+                stream.write(data[place : place + 1])
+                time.sleep(0.01)
+            stream.write(data[20:])
+
+    writer = threading.Thread(target=feed)
+    writer.start()
+    assert score_archive(classifier, [pipe], tmp_path / "o.csv", format="csv").rows == 2
+    writer.join()
+
+
+def test_standard_input_that_does_not_wait_has_not_ended(tmp_path, tiny_bundle):
+    read, write_end = os.pipe()
+    os.set_blocking(read, False)
+    os.write(write_end, b"text\n" + b"good\n" * 5000)
+    argv = [sys.executable, "-m", "edgewren", "score", "-", "--model", str(tiny_bundle), "-o", str(tmp_path / "o.csv")]
+    done = subprocess.run(argv, stdin=read, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    os.close(read)
+    assert done.returncode == 4
+    assert "standard input cannot be read after byte 25005: Resource temporarily unavailable" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_fields_are_read_whoever_calls_and_the_hosts_limit_stays(tmp_path, classifier):
+    before = csv.field_size_limit(1000)
+    try:
+        long = write(tmp_path / "long.csv", "text,k\ngood," + "x" * 2**20 + "\n" + "bad,\n" * 5000)
+        reports = []
+        threads = [
+            threading.Thread(
+                target=lambda n=n: reports.append(score_archive(classifier, [long], tmp_path / f"{n}.csv", window=9))
+            )
+            for n in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [report.rows for report in reports] == [5001] * 3
+        assert csv.field_size_limit() == 1000
+        longer = write(tmp_path / "longer.csv", "text,k\ngood," + "x" * (2**20 + 1) + "\n")
+        with pytest.raises(InputError, match="more than 1,048,576 characters"):
+            score_archive(classifier, [longer], tmp_path / "longer.out.csv")
+        assert csv.field_size_limit() == 1000
+        csv.field_size_limit(2**22)
+        assert score_archive(classifier, [longer], tmp_path / "longer.out.csv").rows == 1
+        assert csv.field_size_limit() == 2**22
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_a_pipe_is_read_once_wherever_it_stands(tmp_path, classifier):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgewren.archive.disk import Disk
 from edgewren.archive.formats import all_formats
 from edgewren.archive.readers import open_table
 from edgewren.archive.run import score_archive
@@ -266,6 +267,26 @@ def test_a_whole_file_appears_whole_or_not_at_all(tmp_path):
     finished.finish()
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["o.txt"]
+
+
+def test_the_rows_of_a_parquet_file_with_a_long_index_are_counted(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    rows = pa.table({"text": ["x" * 3900, "y" * 3900], **{f"c{n}": ["z" * 3900] * 2 for n in range(4)}})
+    stream = io.BytesIO()
+    with pq.ParquetWriter(stream, rows.schema, compression="zstd") as writer:
+        for _ in range(900):
+            writer.write_table(rows)
+    (tmp_path / "a.parquet").write_bytes(stream.getvalue())
+    assert int.from_bytes(stream.getvalue()[-8:-4], "little") > 32 * 2**20
+    with open_table(tmp_path / "a.parquet") as table:
+        encoder = all_formats()["parquet"].encoder(table, ADDED)
+    disk = Disk()
+    assert encoder.count_sealed(lambda size: disk.end(tmp_path / "a.parquet", size)) == 1800
+    cut = stream.getvalue()[-1000:]
+    assert encoder.count_sealed(lambda size: cut[-size:]) == -1
+    assert encoder.count_sealed(lambda size: b"PAR1"[-size:]) == -1
 
 
 # Any table survives

@@ -71,6 +71,12 @@ class Disk:
             while data := stream.read(_CHUNK_BYTES):
                 yield data
 
+    def end(self, path: Path, size: int) -> bytes:
+        """Return the last bytes of a file by its name: so many, or all that it has."""
+        with path.open("rb") as stream:
+            stream.seek(max(stream.seek(0, os.SEEK_END) - size, 0))
+            return stream.read(size)
+
     def size(self, path: Path) -> int | None:
         """Return a file's bytes, or None where there is no such file."""
         try:

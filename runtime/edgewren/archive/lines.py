@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -33,6 +34,7 @@ known, with all their entities, have about 1/200 of this."""
 
 _CHUNK_BYTES = 1 << 17
 _FIRST_BYTES = 16
+_MARK = "\ufeff"
 _WIDE_SAMPLE_BYTES = 4096
 _WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's mark
@@ -54,10 +56,11 @@ def check_there(source: str | Path) -> None:
     try:
         os.stat(source)  # noqa: PTH116  of a str as it is
     except OSError as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error) from error
 
 
-def _unreadable(name: str | Path, error: OSError) -> InputError:
+def unreadable(name: str | Path, error: OSError) -> InputError:
+    """Return what to say of a file that the system does not open or read."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return InputError(f"{name} does not exist. Check the path.")
     if isinstance(error, IsADirectoryError):
@@ -83,9 +86,12 @@ class ByteSource:
         try:
             opened = Path(source).open("rb", buffering=0) if self._owned else sys.stdin.buffer  # noqa: SIM115
             self._raw = cast("BinaryIO", opened)
-            self.first_bytes = self._raw.read(_FIRST_BYTES) or b""
+            self.first_bytes = b""
+            # A pipe may give them one by one.
+            while data := self._read(_FIRST_BYTES - len(self.first_bytes)):
+                self.first_bytes += data
         except OSError as error:
-            raise _unreadable(self.name, error) from error
+            raise unreadable(self.name, error) from error
         self.bytes_read = 0
         self._digest = hashlib.sha256()
 
@@ -97,11 +103,17 @@ class ByteSource:
             self._digest.update(data)
             yield data
             try:
-                data = self._raw.read(_CHUNK_BYTES) or b""
+                data = self._read(_CHUNK_BYTES)
             except OSError as error:
                 raise InputError(
                     f"{self.name} cannot be read after byte {self.bytes_read}: {error.strerror or error}."
                 ) from error
+
+    def _read(self, size: int) -> bytes:
+        data: bytes | None = self._raw.read(size)
+        if data is None:  # no end, but a pipe that has nothing yet and was set not to wait
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return data
 
     def sha256(self) -> str:
         """Return the hash of the first `bytes_read` bytes: the file's, once it was read to its end."""
@@ -216,6 +228,7 @@ class Lines:
         decoder = codecs.getincrementaldecoder(self._encoding)("strict")
         newlines = 0
         offset = 0
+        begun = False
         for chunk in self._chunks_and_end():
             if not offset and self._encoding == UTF_8:
                 self._check_narrow(chunk)
@@ -231,6 +244,9 @@ class Lines:
                     f"{self._source.name}: not valid {self._encoding}: {error}. Name its encoding with --encoding."
                 ) from error
             offset += len(chunk)
+            if text and not begun:
+                # utf-8-sig, utf-16 and utf-32 have dropped it; to those with a byte order in their name it is a letter.
+                begun, text = True, text.removeprefix(_MARK) if self._encoding != UTF_8 else text
             if text:
                 newlines += text.count("\n")
                 yield text

@@ -302,10 +302,13 @@ class JournaledOutput:
     def _check_rows(self, path: Path, rows: int) -> None:
         if self._encoder is None:
             return
-        chunks = self._disk.chunks(path)
-        if self._packed is not None:
-            chunks = unpack(chunks, self._packed, path.name, bombs_allowed=True)
-        found = self._encoder.count(chunks)
+        if self._encoder.seals:
+            found = self._encoder.count_sealed(lambda size: self._disk.end(path, size))
+        else:
+            chunks = self._disk.chunks(path)
+            if self._packed is not None:
+                chunks = unpack(chunks, self._packed, path.name, bombs_allowed=True)
+            found = self._encoder.count(chunks)
         if found != rows:
             raise InvariantError(
                 f"{path} has {found:,} rows where {rows:,} were read. This is a bug in edgewren: please report it."

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import errno
 import io
 import logging
@@ -32,9 +31,6 @@ import edgewren
 from edgewren.cli import bench, doctor, evaluate, hub, info, score, serve, summarize, verify
 from edgewren.display import escaped
 from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyError, OutputError, UsageError
-
-MAXIMUM_FIELD_CHARACTERS = 2**20
-"""Longest field of a CSV file."""
 
 _NO_GLYPH = r"Glyph \d+ .*missing from|Matplotlib currently does not support .* natively"
 """Warnings of matplotlib, one for each character of a label that its font lacks: the picture shows a box instead."""
@@ -73,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
         EdgewrenError: what went wrong, with its exit code.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    csv.field_size_limit(MAXIMUM_FIELD_CHARACTERS)  # of the whole process, which is ours
     warnings.filterwarnings("ignore", _NO_GLYPH, UserWarning)
     if args.verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
+from edgewren.archive.field_limit import FIELD_LIMIT, MAXIMUM_FIELD_CHARACTERS
 from edgewren.archive.lines import ByteSource, Lines, packing_of
 from edgewren.archive.rows import Block, Row
 from edgewren.archive.table import (
@@ -133,7 +134,8 @@ class _DelimitedTable(SourceTable):
             before = len(records)
             wanted = min(step, max(rows - before, 1))
             try:
-                records.extend(itertools.islice(self._reader, wanted))
+                with FIELD_LIMIT:
+                    records.extend(itertools.islice(self._reader, wanted))
             except csv.Error as error:
                 raise _unreadable(self.name, line + sum(1 + sum(map(_line_ends, r)) for r in records), error) from error
             ended = len(records) - before < wanted
@@ -162,10 +164,10 @@ def _lines(source: ByteSource, opening: Opening, skip: int) -> Lines:
 
 
 def _header(reader: Iterator[list[str]], lines: Lines, name: str) -> list[str]:
-    # csv.field_size_limit belongs to the whole process: the command line sets it to 1 MiB, a library must not.
     lines.records = []
     try:
-        header = next(reader, None)
+        with FIELD_LIMIT:
+            header = next(reader, None)
     except csv.Error as error:
         raise _unreadable(name, 1, error) from error
     if header is None:
@@ -191,7 +193,7 @@ def _unreadable(name: str, line: int, error: csv.Error) -> InputError:
         )
     if "field limit" in reason:
         return InputError(
-            f"{name}, line {line}: a field of more than {csv.field_size_limit():,} characters in the record that "
+            f"{name}, line {line}: a field of more than {MAXIMUM_FIELD_CHARACTERS:,} characters in the record that "
             "begins here. Look for a quote that is opened and not closed."
         )
     return InputError(

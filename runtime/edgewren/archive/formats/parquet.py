@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewren.archive.lines import STDIN, UTF_8, check_there, checked_encoding
+from edgewren.archive.lines import STDIN, UTF_8, check_there, checked_encoding, unreadable
 from edgewren.archive.rows import Block, Row, cell_text
 from edgewren.archive.table import Added, Encoder, Format, Opening, Position, Table, column_names
 from edgewren.errors import InputError, MissingDependencyError, UsageError
@@ -109,13 +109,18 @@ class _ParquetTable(Table):
             raise InputError(f"{source} is not a file. Check the path.")
         self._errors = (pa.ArrowException, OSError, ValueError)
         try:
-            self._file: Any = pq.ParquetFile(path)
+            self._stream = path.open("rb")  # pyarrow itself opens no names that are not Unicode
+        except OSError as error:
+            raise unreadable(source, error) from error
+        try:
+            self._file: Any = pq.ParquetFile(self._stream)
         except self._errors as error:
+            self._stream.close()
             raise InputError(f"{source} is not a sound Parquet file: {error}. Get it again.") from error
         columns = list(self._file.schema_arrow.names)
         twice = sorted({column for column in columns if columns.count(column) > 1})
         if twice or not columns:
-            self._file.close()
+            self.close()
             problem = f"the name {twice[0]!r} belongs to two columns" if twice else "it has no columns"
             raise InputError(f"{source}: {problem}. Expected columns with names of their own.")
         super().__init__(str(source), columns)
@@ -150,6 +155,7 @@ class _ParquetTable(Table):
 
     def close(self) -> None:
         self._file.close()
+        self._stream.close()
 
     def read(self, rows: int) -> Block | None:
         batch = self._waiting
@@ -293,14 +299,12 @@ class ParquetEncoder(Encoder):
         data: bytes = sink.getvalue().to_pybytes()
         return data
 
-    def count(self, chunks: Iterator[bytes]) -> int:
-        tail = b""
-        for chunk in chunks:  # the footer alone is needed; pyarrow reads it from a file, which is gone through here
-            tail = (tail + chunk)[-_FOOTER_BYTES:]
-        length = int.from_bytes(tail[-8:-4], "little")
-        if tail[-4:] != b"PAR1" or length + 8 > len(tail):
+    def count_sealed(self, end: Callable[[int], bytes]) -> int:
+        length = int.from_bytes(end(8)[:4], "little")
+        footer = end(length + 8)
+        if footer[-4:] != b"PAR1" or len(footer) < length + 8:
             return -1
-        rows: int = self._pq.read_metadata(io.BytesIO(b"PAR1" + tail[-length - 8 :])).num_rows
+        rows: int = self._pq.read_metadata(io.BytesIO(b"PAR1" + footer)).num_rows
         return rows
 
     def seal(self, appended: Path, write: Callable[[bytes], None]) -> None:
@@ -322,13 +326,10 @@ class ParquetEncoder(Encoder):
 
     def _appended(self, path: Path) -> Iterator[Any]:
         size = path.stat().st_size
-        with self._pa.OSFile(str(path), "rb") as stream:
+        with path.open("rb") as file, self._pa.PythonFile(file, "r") as stream:
             while stream.tell() < size:
                 with self._pa.ipc.open_stream(stream) as reader:
                     yield from reader
-
-
-_FOOTER_BYTES = 32 * 2**20
 
 
 class _Stream(io.RawIOBase):
