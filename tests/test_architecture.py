@@ -25,8 +25,7 @@ RUNTIME_NEEDS = {"numpy", "tokenizers", "onnxruntime"}
 RUNTIME_OPTIONS = {
     "archive/formats/parquet.py": {"pyarrow"},  # archive/compression.py also takes a zstd package, by name
     "picture.py": {"matplotlib"},
-    "cli/score.py": {"tqdm"},
-    "cli/summarize.py": {"tqdm"},
+    "cli/progress.py": {"tqdm"},
     "integrations/scikit_learn.py": {"sklearn"},
     "integrations/pandas.py": {"pandas"},
     "integrations/polars.py": {"polars"},

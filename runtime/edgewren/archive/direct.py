@@ -27,9 +27,6 @@ class Output(Protocol):
     def close(self) -> None:
         """Leave everything as it is, to go on another time."""
 
-    def discard(self) -> None:
-        """Remove what was written."""
-
 
 def is_direct(output: str | Path) -> bool:
     """Return whether a name stands for a device or a pipe, which is written to directly: nothing can be replaced."""
@@ -56,7 +53,4 @@ class DirectOutput:
         return report({})
 
     def close(self) -> None:
-        self._sink.discard()
-
-    def discard(self) -> None:
         self._sink.discard()

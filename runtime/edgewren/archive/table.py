@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Generic, Self, TypeVar
 
 from edgewren.archive.lines import ByteSource
 from edgewren.archive.rows import Block, Row
-from edgewren.errors import UsageError
+from edgewren.errors import InputError, UsageError
 from edgewren.text import repair
 
 Position = Mapping[str, int]
@@ -19,7 +19,11 @@ Position = Mapping[str, int]
 BLOCK_CHARACTERS = 2 * 2**20
 """A block that has come to this many characters is handed out, however few rows it has."""
 
+_Record = TypeVar("_Record")
+
 _ROWS_AT_ONCE = 1024
+_MOST_ROWS_A_STEP = 64
+_MAXIMUM_BLANK_LINES = 1_000_000
 
 
 class Table(ABC):
@@ -107,6 +111,42 @@ class SourceTable(Table):
 
     def close(self) -> None:
         self._source.close()
+
+
+class RecordTable(SourceTable, Generic[_Record]):
+    """A table of records that are read one after another."""
+
+    @abstractmethod
+    def take(self, records: list[_Record], wanted: int) -> None:
+        """Append the next records: so many, fewer only at the end."""
+
+    @abstractmethod
+    def is_blank(self, record: _Record) -> bool:
+        """Whether the record is a blank line: a row where others follow, nothing at the end."""
+
+    def records(self, rows: int) -> list[_Record]:
+        """Return the records of the next block, none at the end. It ends at no blank line."""
+        records: list[_Record] = []
+        start = self.position["characters"]
+        step = 1
+        while True:
+            before = len(records)
+            wanted = min(step, max(rows - before, 1))
+            self.take(records, wanted)
+            if len(records) - before < wanted:
+                while records and self.is_blank(records[-1]):
+                    records.pop()
+                return records
+            characters = self.position["characters"] - start
+            # Records may be long: go on by few, and look after each where they are.
+            step = min(2 * step, _MOST_ROWS_A_STEP) if characters < BLOCK_CHARACTERS // 8 else 1
+            if (len(records) >= rows or characters >= BLOCK_CHARACTERS) and not self.is_blank(records[-1]):
+                return records
+            if len(records) > rows + _MAXIMUM_BLANK_LINES:
+                raise InputError(
+                    f"{self.name}: more than {_MAXIMUM_BLANK_LINES:,} empty lines in a row, after row "
+                    f"{self.rows_read:,}. Check the file."
+                )
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewren.cli import progress
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 
 if TYPE_CHECKING:
     from edgewren.archive.report import Report
 
 SECONDS_PER_LINE = 30.0
-STATUSES = ("ok", "truncated", "repaired", "uncertain", "empty", "rejected")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         expected_sha256=args.require_sha256,
     )
     try:
-        with _progress(args.input) as progress:
+        with _progress(args.input) as tell:
             report = score_archive(
                 classifier,
                 args.input,
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
                 excel_safe=args.excel_safe,
                 force=args.force,
                 resume=args.resume,
-                progress=progress,
+                progress=tell,
             )
     except BaseException as error:
         if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
@@ -186,7 +186,7 @@ def _run_on_ray(args: argparse.Namespace) -> int:
     placement = Placement("cpu" if args.device == "auto" else args.device, args.variant, args.threads or 1)
     started = time.monotonic()
     connect()
-    with _splits() as progress:
+    with _splits() as tell:
         manifest = score_on_ray(
             args.model,
             args.input,
@@ -196,7 +196,7 @@ def _run_on_ray(args: argparse.Namespace) -> int:
             expected_sha256=args.require_sha256,
             force=args.force,
             resume=args.resume,
-            progress=progress,
+            progress=tell,
         )
     listed = ", ".join(f"{count:,} {name}" for name, count in manifest["statuses"].items() if count)
     print(
@@ -213,21 +213,14 @@ def _run_on_ray(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _splits() -> Iterator[Callable[[int, int, int], None] | None]:
     """A bar over splits for people who watch."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        tqdm = None
-    if tqdm is None or not sys.stderr.isatty():
-        yield None
-        return
-    with tqdm(unit="part", desc="score", file=sys.stderr) as bar:
+    with progress.bar("part", "score") as bar:
 
         def show(done: int, total: int, rows: int) -> None:
             bar.total = total
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
             bar.update(done - bar.n)
 
-        yield show
+        yield None if bar is None else show
 
 
 def _say_how_to_go_on(output: str | None) -> None:
@@ -239,6 +232,8 @@ def _say_how_to_go_on(output: str | None) -> None:
 
 
 def _summary(report: Report, output: str | None) -> str:
+    from edgewren.archive.results import STATUSES
+
     rate = report.rows / report.seconds if report.seconds else 0.0
     listed = ", ".join(f"{count:,} {name}" for name in STATUSES if (count := getattr(report, name)))
     further = f", resumed {report.resumed} times" if report.resumed else ""
@@ -258,21 +253,12 @@ def _progress(inputs: list[str]) -> Iterator[Callable[[int, int], None]]:
     from edgewren.archive.inputs import expand
 
     try:
-        sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in expand(inputs)]
+        # % by bytes, which are known beforehand; rows beside it, which people count in.
+        total = progress.bytes_of(expand(inputs))
     except (EdgewrenError, OSError):
-        sizes = [0]  # the run itself says what is wrong
-    # % by bytes, which are known beforehand; rows beside it, which people count in.
-    total = sum(sizes) if all(sizes) else None
-    if sys.stderr.isatty():
-        try:
-            from tqdm import tqdm  # comes with tokenizers' own dependencies
-        except ImportError:
-            pass
-        else:
-            with tqdm(total=total, unit="B", unit_scale=True, desc="score", file=sys.stderr) as bar:
-                yield _Bar(bar)
-            return
-    yield _Lines(total)
+        total = None  # the run itself says what is wrong
+    with progress.bar("B", "score", total=total) as bar:
+        yield _Lines(total) if bar is None else _Bar(bar)
 
 
 class _Bar:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.cli import progress
 from edgewren.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 "Name the one that scored them with --model, or count without correction: --no-adjust."
             )
         correction = correction_of(bundle, args.evaluation)
-    with _progress(args.scored) as progress:
+    with _progress(args.scored) as tell:
         tally = count_labels(
             args.scored,
             args.by,
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
             keep_uncertain=args.uncertain == "count",
             format=args.format,
             encoding=args.encoding,
-            progress=progress,
+            progress=tell,
         )
     summary = summarize(
         tally,
@@ -242,21 +243,10 @@ def _place(name: str, period: str) -> float:
 
 @contextlib.contextmanager
 def _progress(inputs: list[str]) -> Iterator[Callable[[int, int], None] | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in inputs]
-    with tqdm(
-        total=sum(sizes) if all(sizes) else None, unit="B", unit_scale=True, desc="count", file=sys.stderr
-    ) as bar:
+    with progress.bar("B", "count", total=progress.bytes_of(inputs)) as bar:
 
         def update(rows: int, bytes_read: int) -> None:
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
             bar.update(bytes_read - bar.n)
 
-        yield update
+        yield None if bar is None else update

@@ -14,22 +14,18 @@ from edgewren.archive.field_limit import FIELD_LIMIT, MAXIMUM_FIELD_CHARACTERS
 from edgewren.archive.lines import ByteSource, Lines, packing_of
 from edgewren.archive.rows import Block, Row
 from edgewren.archive.table import (
-    BLOCK_CHARACTERS,
     Added,
     Encoder,
     Format,
     Opening,
     Position,
-    SourceTable,
+    RecordTable,
     Table,
     column_names,
     first_nameless,
 )
 from edgewren.errors import InputError
 from edgewren.text import repair
-
-_MOST_ROWS_A_STEP = 64
-_MAXIMUM_BLANK_LINES = 1_000_000
 
 
 class _Records(Block):
@@ -89,7 +85,7 @@ class _Records(Block):
         return self._lines[index]
 
 
-class _DelimitedTable(SourceTable):
+class _DelimitedTable(RecordTable[list[str]]):
     def __init__(self, opening: Opening, name: str, delimiter: str) -> None:
         source = ByteSource(opening.source)
         try:
@@ -111,6 +107,7 @@ class _DelimitedTable(SourceTable):
         position = opening.position or {}
         self._row = position.get("rows", 0)
         self._line_before = position.get("line", 0)
+        self._line = 0  # where the block that is read begins
 
     @property
     def position(self) -> Position:
@@ -125,38 +122,26 @@ class _DelimitedTable(SourceTable):
         return self._row
 
     def read(self, rows: int) -> Block | None:
-        records: list[list[str]] = []
-        line = self._line_before + self._reader.line_num + 1
+        self._line = self._line_before + self._reader.line_num + 1
         start = self._lines.position
-        self._lines.records = records
-        step = 1
-        while True:
-            before = len(records)
-            wanted = min(step, max(rows - before, 1))
-            try:
-                with FIELD_LIMIT:
-                    records.extend(itertools.islice(self._reader, wanted))
-            except csv.Error as error:
-                raise _unreadable(self.name, line + sum(1 + sum(map(_line_ends, r)) for r in records), error) from error
-            ended = len(records) - before < wanted
-            characters = self._lines.position - start
-            # Records may be long: go on by few, and look after each where they are.
-            step = min(2 * step, _MOST_ROWS_A_STEP) if characters < BLOCK_CHARACTERS // 8 else 1
-            if ended or ((len(records) >= rows or characters >= BLOCK_CHARACTERS) and records[-1]):
-                break
-            if len(records) > rows + _MAXIMUM_BLANK_LINES:
-                raise InputError(
-                    f"{self.name}, line {line}: more than {_MAXIMUM_BLANK_LINES:,} empty lines in a row. Check the "
-                    "file."
-                )
-        if ended:  # blank lines count unless nothing follows them
-            while records and not records[-1]:
-                records.pop()
-            if not records:
-                return None
+        records = self.records(rows)
+        if not records:
+            return None
         first = self._row + 1
         self._row += len(records)
-        return _Records(self.name, first, self.columns, records, line, characters)
+        return _Records(self.name, first, self.columns, records, self._line, self._lines.position - start)
+
+    def take(self, records: list[list[str]], wanted: int) -> None:
+        self._lines.records = records
+        try:
+            with FIELD_LIMIT:
+                records.extend(itertools.islice(self._reader, wanted))
+        except csv.Error as error:
+            line = self._line + sum(1 + sum(map(_line_ends, record)) for record in records)
+            raise _unreadable(self.name, line, error) from error
+
+    def is_blank(self, record: list[str]) -> bool:
+        return not record
 
 
 def _lines(source: ByteSource, opening: Opening, skip: int) -> Lines:

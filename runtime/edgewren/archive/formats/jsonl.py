@@ -14,11 +14,9 @@ from typing import Any
 from edgewren.archive.json_records import JSON_SPACE, parse_object
 from edgewren.archive.lines import ByteSource, Lines, packing_of
 from edgewren.archive.rows import Block, Row, cell_text
-from edgewren.archive.table import BLOCK_CHARACTERS, Added, Encoder, Format, Opening, Position, SourceTable, Table
+from edgewren.archive.table import Added, Encoder, Format, Opening, Position, RecordTable, Table
 from edgewren.errors import InputError
 
-_MOST_ROWS_A_STEP = 64
-_MAXIMUM_BLANK_LINES = 1_000_000
 _HEAD_LINES = 1000
 _HEAD_CHARACTERS = 1 << 20
 """Columns are the keys within the first lines: no more than these, and no more than that many characters."""
@@ -82,7 +80,7 @@ class Records(Block):
         return next(name for record in self._records for name in names if name in record)
 
 
-class _JsonlTable(SourceTable):
+class _JsonlTable(RecordTable[str]):
     format = "jsonl"
 
     def __init__(self, opening: Opening) -> None:
@@ -113,37 +111,23 @@ class _JsonlTable(SourceTable):
         return self._row
 
     def read(self, rows: int) -> Block | None:
-        found: list[str] = []
-        start = self.position["characters"]
-        step = 1
-        while True:
-            before = len(found)
-            wanted = min(step, max(rows - before, 1))
-            found.extend(self._next(wanted))
-            ended = len(found) - before < wanted
-            characters = self.position["characters"] - start
-            # Records may be long: go on by few, and look after each where they are.
-            step = min(2 * step, _MOST_ROWS_A_STEP) if characters < BLOCK_CHARACTERS // 8 else 1
-            if ended or ((len(found) >= rows or characters >= BLOCK_CHARACTERS) and not found[-1].isspace()):
-                break
-            if len(found) > rows + _MAXIMUM_BLANK_LINES:
-                raise InputError(f"{self.name}: more than {_MAXIMUM_BLANK_LINES:,} empty lines in a row.")
-        if ended:  # blank lines count unless nothing follows them
-            while found and not found[-1].strip(JSON_SPACE):
-                found.pop()
-            if not found:
-                return None
+        found = self.records(rows)
+        if not found:
+            return None
         first, line = self._row + 1, self._number + 1
         self._row += len(found)
         self._number += len(found)
         return Records(self.name, first, line, [text.removesuffix("\n").removesuffix("\r") for text in found])
 
-    def _next(self, wanted: int) -> list[str]:
-        found = self._ahead[:wanted]
+    def take(self, records: list[str], wanted: int) -> None:
+        self._lines.records = records
+        ahead = self._ahead[:wanted]
         del self._ahead[:wanted]
-        self._lines.records = found
-        found.extend(itertools.islice(self._lines.iterator, wanted - len(found)))
-        return found
+        records.extend(ahead)
+        records.extend(itertools.islice(self._lines.iterator, wanted - len(ahead)))
+
+    def is_blank(self, record: str) -> bool:
+        return not record.strip(JSON_SPACE)
 
     def _head_keys(self, name: str) -> list[str]:
         """Return the keys of the first lines' sound records, as they come, and keep what was read to find them."""
