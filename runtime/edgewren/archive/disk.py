@@ -49,7 +49,9 @@ class Disk:
             path: no link, which could lead to somebody else's file.
             mode: permissions that the file then has; None: those of any new file, or the ones that it has.
         """
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_RDWR | os.O_CREAT
+        for flag in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"):  # not every system has each
+            flags |= getattr(os, flag, 0)
         file = File(path, os.open(path, flags, 0o666 if mode is None else mode))
         if mode is not None:
             set_mode(file.descriptor, mode)

@@ -67,7 +67,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     shape.add_argument("--csv", action="store_true", help="one line per group and label instead of a table")
-    parser.add_argument("--output", "-o", metavar="OUT", help="file to write (default: standard output)")
+    parser.add_argument(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="file to write: CSV or JSON by its suffix, else a table; packed by it, too (default: standard output)",
+    )
     parser.add_argument("--plot", metavar="PNG", help="draw the shares into this file")
     parser.add_argument("--force", action="store_true", help="replace OUT and PNG if they exist")
     parser.add_argument(
