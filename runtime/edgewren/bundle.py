@@ -76,7 +76,8 @@ class Bundle:
                 f"{folder} is another bundle than required: its {MANIFEST} has SHA-256 {digest}, expected {wanted}. "
                 "Get the bundle that was meant."
             )
-        bundle = cls(folder, Manifest.from_json(raw, folder / MANIFEST), digest)
+        # Absolute: second sessions and forked children read files later, maybe from another working directory.
+        bundle = cls(folder.absolute(), Manifest.from_json(raw, folder / MANIFEST), digest)
         expected = bundle._expected()
         check_listing(folder, {MANIFEST: None, **{name: entry.bytes for name, entry in expected.items()}})
         for name in bundle.manifest.files if check_files else ():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import os
 import pickle
 import random
 import shutil
@@ -205,6 +207,24 @@ def test_pickle_refuses_a_changed_bundle(tiny_bundle, make_bundle, tmp_path):
     make_bundle(path, seed=8)
     with pytest.raises(BundleError, match="not the bundle that was pickled"):
         pickle.loads(pickled)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_bundle_given_by_a_relative_path_is_found_after_a_change_of_directory(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_bundle.parent)
+    classifier = Classifier.load(tiny_bundle.name, device="cpu", threads=2)
+    expected = classifier.predict(["good"])
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(pickle.dumps(classifier)).predict(["good"]) == expected
+    for _ in range(12):  # a second session is made
+        classifier.predict(["good"])
+    assert classifier._alone._making.result(10) is not None
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os._exit(0 if classifier.predict(["good"]) == expected else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
