@@ -12,13 +12,13 @@ import math
 import os
 import platform
 import sys
-import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from edgewren.errors import DeviceError, MissingDependencyError
+from edgewren.lifetime import RenewedLock
 
 Device = Literal["cpu", "cuda"]
 
@@ -29,7 +29,7 @@ _OPTED_OUT = ("1", "true", "yes", "on")  # what onnxruntime takes, in any case
 ONNXRUNTIME_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 MINIMUM_ONNXRUNTIME = (1, 30, 1)
 
-_importing = threading.Lock()
+_importing = RenewedLock()
 _imported = False
 
 
@@ -79,7 +79,7 @@ def import_onnxruntime() -> Any:
             the first release whose loader refuses all known bad model files.
     """
     global _imported  # noqa: PLW0603  the import happens once per process
-    with _importing:
+    with _importing.lock():
         ours = "onnxruntime" not in sys.modules
         try:
             with _telemetry_opted_out() if ours else contextlib.nullcontext():

@@ -49,6 +49,21 @@ def keep_for_good(thing: object) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+class RenewedLock:
+    """A module's lock. In a forked child it is free, whichever thread of the parent held it."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def lock(self) -> threading.Lock:
+        """Return the lock of this process, to be entered at once."""
+        renew_after_fork(self)
+        return self._lock
+
+
 @contextlib.contextmanager
 def native_code() -> Iterator[None]:
     """Hold around a call that releases the GIL in native code, so that the interpreter's exit waits for its return.

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from edgewren import BundleError, Classifier, DeviceError, lifetime
+from edgewren import BundleError, Classifier, DeviceError, device, lifetime
 
 TEXTS = ["good vote", "bad tax", "", "the senate " * 30] * 20
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -122,3 +122,12 @@ def test_the_exit_waits_for_native_code_and_lets_daemon_threads_in_no_more(monke
     assert refused.wait(10)
     with lifetime.native_code():
         pass  # the main thread may still score, in exit handlers of the host
+
+
+@needs_fork
+def test_a_lock_that_another_thread_holds_at_the_fork_is_free_in_the_child():
+    importing = device._importing
+    with importing.lock():
+        assert in_child(lambda: device.import_onnxruntime() is not None)
+        assert importing.lock().locked()
+    assert not importing.lock().locked()

@@ -10,9 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import socket
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +26,7 @@ from edgewren.archive.run import score_archive
 from edgewren.device import granted_cores
 from edgewren.errors import EdgewrenError, InputError, MissingDependencyError, OutputError, ResumeError, UsageError
 from edgewren.integrations.remote_files import Folder, Found, fetch, find, is_remote
+from edgewren.integrations.scratch import scratch
 from edgewren.integrations.shipped import Packed, Placement, classifier_of, pack
 
 try:
@@ -309,10 +307,10 @@ def _score_split(
     """
     try:
         classifier = classifier_of(packed, placement)
-        with _scratch() as scratch:
+        with scratch() as own:
             if is_remote(split.source.address):
-                (scratch / "input").mkdir()
-                source = str(fetch(split.source.address, scratch / "input"))
+                (own / "input").mkdir()
+                source = str(fetch(split.source.address, own / "input"))
             else:
                 source = split.source.address
             if Path(source).is_file() and Path(source).stat().st_size != split.source.bytes:
@@ -320,7 +318,7 @@ def _score_split(
                     f"{split.source.address} had {split.source.bytes:,} bytes when the run began, now "
                     f"{Path(source).stat().st_size:,}. Score it again when nobody writes to it."
                 )
-            local = scratch / split.part
+            local = own / split.part
             report = score_archive(classifier, [source], local, **asdict(options))
             folder = Folder(output)
             rejects = local.with_name(local.name + ".rejects.jsonl")
@@ -345,20 +343,6 @@ def _score_split(
     except EdgewrenError as error:
         return error
     return record
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A temporary folder of this process; those of workers of this machine that were killed are removed first."""
-    root = Path(tempfile.gettempdir()) / f"edgewren-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    host = socket.gethostname()
-    for left in root.glob(f"{host}-*"):
-        process = left.name.removeprefix(f"{host}-").partition("-")[0]
-        if process.isdigit() and Path("/proc/self").exists() and not Path(f"/proc/{process}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{host}-{os.getpid()}-", dir=root) as folder:
-        yield Path(folder)
 
 
 def _named(rejects: Path, address: str) -> bytes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-import threading
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from pathlib import Path
 from edgewren.bundle import Bundle
 from edgewren.classifier import Classifier
 from edgewren.errors import BundleHashError
+from edgewren.integrations.scratch import kept
+from edgewren.lifetime import RenewedLock
 from edgewren.manifest import MANIFEST
 
 
@@ -64,21 +65,28 @@ def write(packed: Packed, folder: Path) -> None:
 
 
 _loaded: dict[tuple[str, Placement], Classifier] = {}
-_lock = threading.Lock()
+_loading = RenewedLock()
 
 
 def classifier_of(packed: Packed, placement: Placement) -> Classifier:
     """Return this process's classifier of a packed bundle, loaded when it is asked for first.
 
+    Its files lie in a temporary folder until the process ends: second sessions and forked children read them again.
+
     Raises:
         BundleError, DeviceError: as `Classifier.load`.
     """
-    if (known := already_loaded(packed.sha256, placement)) is not None:
-        return known
-    # Loading reads every file into memory, so nothing has to stay on this machine's disk.
-    with tempfile.TemporaryDirectory(prefix="edgewren-bundle-") as folder:
-        write(packed, Path(folder))
-        return classifier_at(folder, packed.sha256, placement)
+    with _loading.lock():
+        known = already_loaded(packed.sha256, placement)
+        if known is not None:
+            return known
+        folder = kept()
+        try:
+            write(packed, folder)
+            return _load(folder, packed.sha256, placement)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def classifier_at(path: str | os.PathLike[str], sha256: str, placement: Placement) -> Classifier:
@@ -87,13 +95,15 @@ def classifier_at(path: str | os.PathLike[str], sha256: str, placement: Placemen
     Raises:
         BundleError, DeviceError: as `Classifier.load`; BundleHashError where the folder holds another bundle.
     """
-    with _lock:
-        key = (sha256, placement)
-        if key not in _loaded:
-            _loaded[key] = Classifier.load(path, **vars(placement), expected_sha256=sha256)
-        return _loaded[key]
+    with _loading.lock():
+        return already_loaded(sha256, placement) or _load(path, sha256, placement)
 
 
 def already_loaded(sha256: str, placement: Placement) -> Classifier | None:
     """Return this process's classifier of the bundle with this hash, if it has one."""
     return _loaded.get((sha256, placement))
+
+
+def _load(path: str | os.PathLike[str], sha256: str, placement: Placement) -> Classifier:
+    loaded = Classifier.load(path, **vars(placement), expected_sha256=sha256)
+    return _loaded.setdefault((sha256, placement), loaded)

@@ -6,13 +6,9 @@ loads it once. Nothing here starts Spark or writes results: that is Spark's, wit
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from edgewren.errors import MissingDependencyError
@@ -33,6 +29,7 @@ from edgewren.archive.results import added_names
 from edgewren.bundle import Bundle
 from edgewren.classifier import Classifier
 from edgewren.integrations.arrow import Scoring, check_columns, score_column
+from edgewren.integrations.scratch import kept
 from edgewren.integrations.shipped import Placement, already_loaded, classifier_at, pack, write
 
 BATCH_ROWS = 8192
@@ -75,11 +72,10 @@ def ship(spark: Any, bundle: str | os.PathLike[str], *, expected_sha256: str | N
     name = f"edgewren-{opened.sha256[:32]}"
     context = spark.sparkContext
     if (context.applicationId, name) not in _shipped:
-        parent = Path(tempfile.mkdtemp(prefix="edgewren-spark-"))
-        atexit.register(shutil.rmtree, parent, ignore_errors=True)
-        (parent / name).mkdir()
-        write(pack(bundle, opened.sha256), parent / name)
-        context.addFile(str(parent / name), recursive=True)
+        folder = kept() / name
+        folder.mkdir()
+        write(pack(bundle, opened.sha256), folder)
+        context.addFile(str(folder), recursive=True)
         _shipped.add((context.applicationId, name))
     return Shipped(name, opened.sha256, opened.manifest.labels)
 
