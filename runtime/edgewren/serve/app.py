@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -41,6 +42,11 @@ from edgewren.serve.telling import CONTENT_TYPE, Metrics
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
+_T = TypeVar("_T")
+
+_WATCH_AFTER_S = 0.025
+"""Clients are watched whose answers take longer. It costs 11 us of the processor, where a tweet of a static model takes
+some 240 in all; the timer costs 2."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +288,8 @@ class _Service:
         problem = self._readiness.problem(model)
         if problem is not None:
             raise ClosedError(problem)
-        answer = await model.queue.score(texts, timeout_s=self._timeout_s(request))
+        scoring = model.queue.score(texts, timeout_s=self._timeout_s(request))
+        answer = await _while_connected(request.receive, scoring)
         self._metrics.scored(model.name, len(texts), int(answer.truncated.sum()), answer.waited_s)
         return answer
 
@@ -297,6 +304,41 @@ class _Service:
         if not openapi.LEAST_TIMEOUT_S <= seconds < float("inf"):
             raise RequestError(f"X-Timeout-Seconds is no number of seconds of at least {openapi.LEAST_TIMEOUT_S}.")
         return min(seconds, self._limits.timeout_s)
+
+
+async def _while_connected(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
+    """Await some work, and cancel it when the client goes away. For after the body: what is received here is lost.
+
+    Raises:
+        ClientDisconnect: it went away.
+    """
+    task = asyncio.current_task()
+    watching: asyncio.Task[None] | None = None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if task is not None:
+            task.cancel()
+
+    def begin() -> None:
+        nonlocal watching
+        watching = asyncio.create_task(watch())
+
+    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not gone or task is None or task.uncancel():  # somebody else wants this task to end
+            raise
+        raise ClientDisconnect from None
+    finally:
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

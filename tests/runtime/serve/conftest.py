@@ -11,8 +11,8 @@ from serving import Server
 def start_server():
     running = []
 
-    def start(*arguments):
-        server = Server(arguments)
+    def start(*arguments, **options):
+        server = Server(arguments, **options)
         running.append(server)
         return server.wait_until_ready()
 

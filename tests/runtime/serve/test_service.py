@@ -223,3 +223,19 @@ def test_an_address_in_use_is_said(server, tiny_bundle, capsys):
     port = server.url.rpartition(":")[2]
     assert main(["serve", str(tiny_bundle), "--port", port]) == 2
     assert "Choose another --port" in capsys.readouterr().err
+
+
+def test_work_of_a_client_that_goes_away_is_dropped_if_it_has_not_begun(start_server, tiny_bundle):
+    server = start_server(tiny_bundle, "--threads", "1", scripted=True)
+    with server.begin("sleep 1"):
+        time.sleep(0.3)
+        with server.begin("of somebody who goes"), server.begin("of another who goes"):
+            time.sleep(0.1)
+        with server.begin("of somebody who stays") as staying:
+            assert staying.recv(4096).startswith(b"HTTP/1.1 200 ")
+    metrics = httpx.get(server.url + "/metrics").text
+    assert 'edgewren_requests_total{code="499",route="/predict"} 2.0' in metrics
+    assert server.stop() == 0
+    assert "'of somebody who stays'" in server.out
+    assert "who goes" not in server.out
+    assert "Traceback" not in server.log
