@@ -156,10 +156,12 @@ class _Service:
             start = time.perf_counter()
             try:
                 response = await handler(request)
-            except EdgewrenError as error:
-                response = _error_answer(error)
             except ClientDisconnect:
                 response = Response(status_code=499)  # nobody reads it
+            except HTTPException as error:
+                response = _http_answer(error)
+            except Exception as error:  # noqa: BLE001  a bug, but its message may hold a text: nobody else may log it
+                response = _error_answer(error)
             self._metrics.answered(route, response.status_code, time.perf_counter() - start)
             return response
 
@@ -353,7 +355,7 @@ def _by_method(handlers: dict[str, Handler]) -> Handler:
     return dispatch
 
 
-def _error_answer(error: EdgewrenError) -> Response:
+def _error_answer(error: Exception) -> Response:
     for kind, status, name in _STATUS:
         if isinstance(error, kind):
             headers = {}
@@ -371,6 +373,10 @@ def _error_answer(error: EdgewrenError) -> Response:
 async def _http_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):  # Starlette calls this for HTTPException only
         raise error
+    return _http_answer(error)
+
+
+def _http_answer(error: HTTPException) -> Response:
     return JSONResponse(
         {"error": error.detail, "error_type": "Validation"}, status_code=error.status_code, headers=error.headers
     )

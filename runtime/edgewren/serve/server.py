@@ -81,6 +81,7 @@ def serve(
         timeout_keep_alive=_IDLE_CONNECTION_S,
         timeout_graceful_shutdown=max(1, round(finish_s)),
     )
+    logging.getLogger("uvicorn.error").addFilter(_without_texts)
     server = _DrainingServer(config, readiness, drain_s)
     sys.setswitchinterval(_SWITCH_S)
     readiness.start()
@@ -90,6 +91,12 @@ def serve(
     finally:
         for model in models.values():
             model.queue.close(timeout_s=finish_s)
+
+
+def _without_texts(record: logging.LogRecord) -> bool:
+    """Take tracebacks and their exceptions' messages, which may hold texts, out of what uvicorn logs."""
+    record.exc_info = record.exc_text = None
+    return True
 
 
 class _DrainingServer(uvicorn.Server):

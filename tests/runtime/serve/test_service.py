@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import logging
 import signal
 import socket
 import threading
@@ -239,3 +240,34 @@ def test_work_of_a_client_that_goes_away_is_dropped_if_it_has_not_begun(start_se
     assert "'of somebody who stays'" in server.out
     assert "who goes" not in server.out
     assert "Traceback" not in server.log
+
+
+def test_a_bug_is_answered_in_json_and_counted_and_its_message_is_not_logged(start_server, tiny_bundle):
+    server = start_server(f"tiny={tiny_bundle}", scripted=True)
+    answer = post(server, "/predict", {"inputs": "fail for a most private text"})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "The server failed. Please report this.", "error_type": "Backend"}
+    assert post(server, "/predict?model=other", {"inputs": "good"}).status_code == 404
+    assert post(server, "/predict", {"inputs": "good"}).status_code == 200
+    metrics = httpx.get(server.url + "/metrics").text
+    for status in (200, 404, 500):
+        assert f'edgewren_requests_total{{code="{status}",route="/predict"}} 1.0' in metrics
+    assert server.stop() == 0
+    assert "RuntimeError" in server.log
+    assert "private" not in server.log
+    assert "Traceback" not in server.log
+
+
+def test_no_traceback_that_uvicorn_logs_shows_a_text(caplog):
+    from edgewren.serve.server import _without_texts
+
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(_without_texts)
+    try:
+        raise RuntimeError("a most private text")
+    except RuntimeError:
+        logger.exception("Exception in ASGI application")
+    finally:
+        logger.removeFilter(_without_texts)
+    assert "ASGI" in caplog.text
+    assert "private" not in caplog.text
