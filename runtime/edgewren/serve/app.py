@@ -158,6 +158,8 @@ class _Service:
                 response = await handler(request)
             except ClientDisconnect:
                 response = Response(status_code=499)  # nobody reads it
+            except asyncio.CancelledError:  # the server has no more time
+                response = _error_answer(ClosedError("The server is stopping. Send the request to another one."))
             except HTTPException as error:
                 response = _http_answer(error)
             except Exception as error:  # noqa: BLE001  a bug, but its message may hold a text: nobody else may log it

@@ -6,7 +6,7 @@ the sockets close. A second signal ends at once.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
 import socket
 import sys
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _IDLE_CONNECTION_S = 30
+_LOOK_AGAIN_S = 0.1
 _SWITCH_S = 0.0005
 """Under a flood the event loop never rests, and a worker that comes back from the model would wait Python's 5 ms for
 the interpreter's lock several times per batch. This process is ours, so its interval is too."""
@@ -62,7 +63,7 @@ def serve(
     drain_s: float,
     finish_s: float,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends that, and is raised again.
 
     Args:
         app: the ASGI application.
@@ -86,11 +87,10 @@ def serve(
     sys.setswitchinterval(_SWITCH_S)
     readiness.start()
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         for model in models.values():
-            model.queue.close(timeout_s=finish_s)
+            model.queue.close(timeout_s=0 if server.force_exit else finish_s)
 
 
 def _without_texts(record: logging.LogRecord) -> bool:
@@ -109,6 +109,7 @@ class _DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._readiness.draining:
             super().handle_exit(sig, frame)
+            self.force_exit = True
             return
         self._drained_at = time.monotonic() + self._drain_s
         self._readiness.draining = True
@@ -117,3 +118,9 @@ class _DrainingServer(uvicorn.Server):
         if time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(super().shutdown(sockets))
+        while not ending.done() and not self.force_exit:  # which uvicorn forgets where asyncio waits for connections
+            await asyncio.wait([ending], timeout=_LOOK_AGAIN_S)
+        ending.cancel()

@@ -271,3 +271,20 @@ def test_no_traceback_that_uvicorn_logs_shows_a_text(caplog):
         logger.removeFilter(_without_texts)
     assert "ASGI" in caplog.text
     assert "private" not in caplog.text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_at_once(start_server, tiny_bundle, number, code):
+    server = start_server(tiny_bundle, "--threads", "1", "--drain-seconds", "0", scripted=True)
+    with server.begin("sleep 20") as waiting:
+        time.sleep(0.3)
+        server.process.send_signal(number)
+        time.sleep(0.5)
+        assert server.process.poll() is None, "what was accepted is waited for"
+        server.process.send_signal(number)
+        start = time.monotonic()
+        assert server.process.wait(10) == code
+        assert time.monotonic() - start < 3
+        assert waiting.recv(4096).startswith(b"HTTP/1.1 503 ")
+    server.stop()
+    assert "Traceback" not in server.log
