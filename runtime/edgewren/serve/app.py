@@ -177,10 +177,11 @@ class _Service:
         return await self._predict(request, nested=True)
 
     async def _predict(self, request: Request, *, nested: bool) -> Response:
+        begun = time.monotonic()
         model = self._model(request.query_params.get("model"))
         ask = parse_predict(parse_json(await self._body(request)))
         self._check_size(ask.items)
-        answer = await self._score(request, model, list(ask.texts))
+        answer = await self._score(request, model, list(ask.texts), begun)
         classifier = model.classifier
         data = predict_answer(
             ask, classifier.labels, answer.logits, answer.truncated, classifier.bundle.manifest.max_length
@@ -193,12 +194,13 @@ class _Service:
         return JSONResponse([data] if nested and not ask.batch else data, headers=headers)
 
     async def infer(self, request: Request) -> Response:
+        begun = time.monotonic()
         model = self._model(request.path_params["name"])
         asked = parse_json(await self._body(request))
         identity, texts = parse_infer(asked)
         outputs = wanted_outputs(asked)
         self._check_size(len(texts))
-        answer = await self._score(request, model, texts)
+        answer = await self._score(request, model, texts, begun)
         return JSONResponse(infer_answer(model.name, identity, model.classifier.labels, answer.logits, outputs))
 
     async def info(self, _request: Request) -> Response:
@@ -288,11 +290,11 @@ class _Service:
                 f"The request has {items:,} texts, at most {self._limits.texts:,} are allowed. Send several requests."
             )
 
-    async def _score(self, request: Request, model: Served, texts: list[str]) -> Answer:
+    async def _score(self, request: Request, model: Served, texts: list[str], begun: float) -> Answer:
         problem = self._readiness.problem(model)
         if problem is not None:
             raise ClosedError(problem)
-        scoring = model.queue.score(texts, timeout_s=self._timeout_s(request))
+        scoring = model.queue.score(texts, timeout_s=self._timeout_s(request), begun=begun)
         answer = await _while_connected(request.receive, scoring)
         self._metrics.scored(model.name, len(texts), int(answer.truncated.sum()), answer.waited_s)
         return answer

@@ -187,8 +187,11 @@ class WorkQueue:
         with self._changed:
             return not self._parts and not self._computing
 
-    async def score(self, texts: Sequence[str], *, timeout_s: float) -> Answer:
+    async def score(self, texts: Sequence[str], *, timeout_s: float, begun: float | None = None) -> Answer:
         """Return the scores of some texts. A caller that is cancelled leaves no work behind that was not begun.
+
+        Args:
+            begun: by `time.monotonic`, from when on `timeout_s` counts; default: now.
 
         Raises:
             QueueFullError: too much waits; nothing of this request was kept.
@@ -196,11 +199,13 @@ class WorkQueue:
             ClosedError: `close` was called.
         """
         loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        deadline = (now if begun is None else begun) + timeout_s
         request = _Request(
             loop=loop,
             done=loop.create_future(),
             texts=texts,
-            deadline=time.monotonic() + timeout_s,
+            deadline=deadline,
             logits=np.empty((len(texts), self._labels), dtype=np.float32),
             truncated=np.zeros(len(texts), dtype=np.bool_),
         )
@@ -208,7 +213,7 @@ class WorkQueue:
             return self._answer(request)
         self._put(request)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(deadline - now):
                 await request.done
         except TimeoutError as error:
             raise DeadlineError(

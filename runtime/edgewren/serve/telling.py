@@ -24,7 +24,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "edgewren_request_seconds",
-            "Time from a request's last byte to its answer.",
+            "Time from a request's head to its answer; its body comes in between.",
             ("route",),
             buckets=_SECONDS,
             registry=self.registry,

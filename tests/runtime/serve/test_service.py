@@ -88,6 +88,18 @@ def test_a_body_that_never_arrives_is_answered_in_time(server):
     assert b"The body was not here after 0.2 s" in answer
 
 
+def test_the_body_takes_its_time_from_the_whole_requests(start_server, tiny_bundle):
+    server = start_server(tiny_bundle, "--threads", "1", scripted=True)
+    with server.begin("sleep 4"), server.begin("x" * 20, body=False, headers="X-Timeout-Seconds: 2\r\n") as late:
+        start = time.monotonic()
+        time.sleep(1.5)
+        late.sendall(b'{"inputs": "' + b"x" * 20 + b'"}')
+        answer = late.recv(4096)
+        assert 1.9 < time.monotonic() - start < 3
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"not ready after 2 s" in answer
+
+
 def test_lone_surrogates_and_control_characters_are_scored(server):
     body = b'{"inputs": ["\\ud800 x", "\\u0000\\u0007", "\\ud83d\\ude00"]}'
     answer = httpx.post(server.url + "/predict", content=body)
