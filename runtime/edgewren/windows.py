@@ -234,7 +234,9 @@ class Call:
                 if task is None:
                     self._changed.wait()
                     continue
-            self._do(task)
+            error = self._do(task)
+            if error is not None and not isinstance(error, Exception):
+                raise error  # Ctrl-C, or what a signal's handler raised here: it waits for no scores
 
     def _take(self) -> _Task | None:
         """Return something to do, or None. What is due first is tokenised by all; later windows by those to spare, so
@@ -255,7 +257,8 @@ class Call:
         self._tokenising += 1
         return window, window.pieces.pop(0)
 
-    def _do(self, task: _Task) -> None:
+    def _do(self, task: _Task) -> BaseException | None:
+        """Do a task; return what went wrong, which is raised where its window's scores are due."""
         window, work = task
         error: BaseException | None = None
         try:
@@ -267,7 +270,7 @@ class Call:
                     window.plan(self._scheduler)
             else:
                 window.compute(self._scheduler, work)
-        except BaseException as raised:  # noqa: BLE001  Rust panics are no Exceptions; raised where its scores are due
+        except BaseException as raised:  # noqa: BLE001  the caller decides
             error = raised
         with self._lock:
             if isinstance(work, range):
@@ -278,8 +281,7 @@ class Call:
             window.error = window.error or error
             self._recruit()
             self._changed.notify_all()
-        if isinstance(error, KeyboardInterrupt):
-            raise error
+        return error
 
     def _recruit(self) -> None:
         """Call helpers for what can be done now. Under the lock."""

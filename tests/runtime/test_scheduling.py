@@ -196,6 +196,32 @@ def test_an_error_of_the_model_ends_the_call_and_no_other(tiny_bundle, texts, mo
     assert len(classifier.score(texts).logits) == len(texts)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, type("OfAHost", (BaseException,), {})])
+def test_what_a_signal_raises_waits_for_no_scores(tiny_bundle, texts, monkeypatch, kind):
+    classifier = Classifier.load(tiny_bundle, device="cpu", threads=2)
+    compute, begun, go_on = windows.Window.compute, threading.Event(), threading.Event()
+    first: list[windows.Window] = []
+
+    def slow_in_the_helper(window, scheduler, batch):
+        first.append(window)
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert go_on.wait(20)
+        elif window is not first[0]:
+            raise kind
+        assert begun.wait(20)
+        compute(window, scheduler, batch)
+
+    monkeypatch.setattr(windows.Window, "compute", slow_in_the_helper)
+    monkeypatch.setattr(classifier._scheduler, "tokens_per_batch", 10_000)
+    short_and_long = ["good", "good " * 20]  # two batches
+    start = time.monotonic()
+    with pytest.raises(kind):
+        list(classifier.score_windows([short_and_long, short_and_long, short_and_long]))
+    assert time.monotonic() - start < 10
+    go_on.set()
+
+
 def test_closing_the_iterator_stops_the_work(tiny_bundle, texts, monkeypatch):
     classifier = Classifier.load(tiny_bundle, device="cpu", threads=2)
     run = classifier._session.run
