@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 _MAXIMUM_CONTAINERS = 600_000
 _MAXIMUM_COMMAS = 3_000_000
+_FLOAT_BITS = 1023
 
 
 class JsonError(ValueError):
@@ -55,6 +56,9 @@ def check_small(value: Any, *, depth: int, values: int, characters: int) -> None
         elif kind is float:
             if not math.isfinite(item):
                 raise JsonError("it holds a number that is not finite")
+        elif kind is int:
+            if item.bit_length() > _FLOAT_BITS:
+                raise JsonError("it holds a whole number that is too large for a float")
         elif kind is dict or kind is list:
             if level > depth:
                 raise JsonError(f"it is nested deeper than {depth} levels")

@@ -174,7 +174,7 @@ def _golden(bundle: Bundle) -> tuple[list[str], NDArray[np.float64]]:
         try:
             entry = json.loads(line)
             text, row = entry["text"], [float(value) for value in entry["logits"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise BundleError(
                 f"{bundle.path / GOLDEN}, line {number}: {type(error).__name__}: {error}, expected text and logits."
             ) from error

@@ -704,6 +704,30 @@ def test_verify_names_a_changed_file(tiny_bundle, tmp_path, capsys):
     assert "README.md" in err
 
 
+@pytest.mark.parametrize("verb", ["verify", "summarize"])
+@pytest.mark.parametrize("where", ["golden", "parity", "evaluation"])
+def test_a_whole_number_of_401_digits_is_a_bundle_refused(make_bundle, tmp_path, capsys, verb, where):
+    bundle, huge = make_bundle(tmp_path / "bundle"), 10**400
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    if where == "golden":
+        golden = json.dumps({"text": "good", "logits": [huge, 0]}).encode()
+        manifest["files"]["golden.jsonl"] = {"bytes": len(golden), "sha256": hashlib.sha256(golden).hexdigest()}
+        (bundle / "golden.jsonl").write_bytes(golden)
+    elif where == "parity":
+        manifest["parity"]["golden_difference"] = dict.fromkeys(manifest["variants"], huge)
+    else:
+        manifest["evaluation"] = {"test": {"confusion": [[huge, 1], [1, huge]]}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "t.csv").write_text("text,k\ngood,a\n")
+    argv = ["verify", bundle] if verb == "verify" else ["summarize", tmp_path / "t.csv", "--by", "k", "--model", bundle]
+    code = main(list(map(str, argv)))
+    if (verb, where) == ("summarize", "golden"):  # which it does not read; there is no evaluation either
+        assert code == 4
+    else:
+        assert code == 3
+        assert ("OverflowError" if where == "golden" else "too large for a float") in capsys.readouterr().err
+
+
 def test_verify_finds_results_that_are_not_the_golden_ones(make_bundle, tmp_path, capsys):
     bundle, other = make_bundle(tmp_path / "b"), make_bundle(tmp_path / "other", seed=8)
     golden = (other / "golden.jsonl").read_bytes()

@@ -74,6 +74,8 @@ def check(models: dict[str, Served]) -> None:
             found: Replay | None = replay(model.classifier)
         except BundleError as error:
             found, model.failure = None, str(error).rstrip(".")
+        except Exception as error:  # noqa: BLE001  a bug, but the model must not be "being checked" for ever
+            found, model.failure = None, f"its golden texts could not be replayed ({type(error).__name__})"
         if found is not None and not found.ok:
             model.failure = (
                 f"variant {found.variant} does not compute the golden logits here: they differ by up to "

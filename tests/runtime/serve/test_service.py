@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from edgewren import Classifier
+from edgewren.serve import models
 from serving import Server
 
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
@@ -191,6 +192,17 @@ def test_a_model_that_does_not_give_its_golden_answers_is_alive_but_not_ready(tm
         assert post(server, "/predict", {"inputs": "a"}).status_code == 503
     finally:
         server.stop()
+
+
+def test_a_bug_while_golden_texts_are_checked_is_said(tiny_bundle, monkeypatch):
+    def fails(_):
+        raise OverflowError("a most private text")
+
+    served = models.load_models([str(tiny_bundle)], device="cpu", threads=1)
+    monkeypatch.setattr(models, "replay", fails)
+    models.check(served)
+    assert "could not be replayed (OverflowError)" in models.Readiness(served).problem()
+    served["tiny"].queue.close()
 
 
 def test_texts_never_get_into_the_log(start_server, tiny_bundle):
