@@ -209,13 +209,16 @@ class Classifier:
         At most `threads` such calls are in work at once; the others wait in order. When the waiting task is cancelled
         (by hand, `asyncio.timeout`, `asyncio.wait_for`), its work is dropped: at once if it has not begun, else after
         the batch in hand.
+
+        Raises:
+            DeviceError: no thread can be started (a limit of the system or the container).
         """
         import asyncio  # whoever awaits has it already; others need not pay for it
 
         rows = _checked(texts)
         stop = threading.Event()
-        future = self._scheduler.submit(functools.partial(self._score, rows, stop))
         try:
+            future = self._scheduler.submit(functools.partial(self._score, rows, stop))
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             task = asyncio.current_task()

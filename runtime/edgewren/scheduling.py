@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.alone import AloneSession
-from edgewren.errors import closed_classifier
+from edgewren.errors import DeviceError, closed_classifier
 from edgewren.lifetime import renew_after_fork
 from edgewren.session import ModelSession
 from edgewren.slots import Slots
@@ -144,11 +144,21 @@ class Scheduler:
         return window.scores()
 
     def submit(self, call: Callable[[], Scores]) -> Future[Scores]:
-        """Run a call in a thread of the scheduler's own; at most `threads` run at once, in order."""
+        """Run a call in a thread of the scheduler's own; at most `threads` run at once, in order.
+
+        Raises:
+            UsageError: it is closed.
+            DeviceError: no thread can be started; or the interpreter exits.
+        """
         try:
             return self._callers.submit(call)
-        except RuntimeError as error:  # the pool is shut down, or the interpreter exits
-            raise closed_classifier() from error
+        except RuntimeError as error:
+            if self.closed:
+                raise closed_classifier() from error
+            raise DeviceError(
+                f"No thread computes what is awaited: {error}. Raise the limit on threads or processes (ulimit -u, or "
+                "the container's), or call score, which needs none."
+            ) from error
 
 
 def _answer(

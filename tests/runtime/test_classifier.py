@@ -407,6 +407,18 @@ def test_a_closed_classifier_says_so(tiny_bundle, texts):
     np.testing.assert_array_equal(pickle.loads(pickled).score(texts).logits, expected)
 
 
+def test_an_awaited_call_for_which_no_thread_starts_says_so(tiny_bundle, monkeypatch):
+    def cannot(_):
+        raise RuntimeError("can't start new thread")
+
+    classifier = Classifier.load(tiny_bundle, device="cpu", threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", cannot)
+        with pytest.raises(DeviceError, match="can't start new thread. Raise the limit on threads"):
+            asyncio.run(classifier.ascore(["good"]))
+    assert len(asyncio.run(classifier.ascore(["good"])).logits) == 1
+
+
 def test_closing_ends_calls_of_other_threads(tiny_bundle, texts):
     classifier = Classifier.load(tiny_bundle, device="cpu", threads=2)
     with ThreadPoolExecutor(3) as pool:
