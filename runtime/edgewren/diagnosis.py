@@ -13,7 +13,7 @@ from typing import Any
 
 from edgewren import __version__
 from edgewren.device import cgroup_quota, granted_cores, import_onnxruntime, installed_onnxruntimes
-from edgewren.errors import MissingDependencyError
+from edgewren.errors import MissingDependencyError, UsageError
 
 # An ONNX model, y = Identity(x), float[1], opset 13, as protobuf bytes: enough to see which providers really start.
 _IDENTITY_MODEL = (
@@ -67,7 +67,7 @@ class Diagnosis:
     memory_limit: int | None
     extras: dict[str, dict[str, str | None]]
     telemetry: str
-    cache_folder: str
+    cache_folder: str | None
     problems: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def diagnose() -> Diagnosis:
         memory_limit=_memory_limit(),
         extras=_extras(),
         telemetry="off" if providers else "unknown",
-        cache_folder=str(_cache_folder()),
+        cache_folder=_cache_folder(),
         problems=tuple(problems),
     )
 
@@ -181,7 +181,22 @@ def _version(distribution: str) -> str | None:
     return None
 
 
-def _cache_folder() -> Path:
-    """Return where training keeps what it can compute again: EDGEWREN_CACHE, else the user's cache folder."""
+def cache_folder() -> Path:
+    """Return where training keeps what it can compute again: EDGEWREN_CACHE, else the user's cache folder.
+
+    Raises:
+        UsageError: nothing says where that is: the user has no home folder.
+    """
     named = os.environ.get("EDGEWREN_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgewren"
+    if named:
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgewren"
+    except RuntimeError as error:  # no HOME, and no entry in the list of users
+        raise UsageError(f"There is no folder for the cache: {error} Name one: EDGEWREN_CACHE=FOLDER.") from error
+
+
+def _cache_folder() -> str | None:
+    with contextlib.suppress(UsageError):
+        return str(cache_folder())
+    return None

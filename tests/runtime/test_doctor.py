@@ -8,7 +8,7 @@ import pytest
 
 from edgewren import diagnosis
 from edgewren.cli.main import main
-from edgewren.errors import MissingDependencyError
+from edgewren.errors import MissingDependencyError, UsageError
 
 
 def test_doctor_reports_what_really_loads(capsys):
@@ -111,3 +111,13 @@ def test_the_identity_model_is_sound():
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("EDGEWREN_CACHE", str(tmp_path))
     assert diagnosis.diagnose().cache_folder == str(tmp_path)
+
+
+def test_without_a_home_the_cache_folder_is_unknown(monkeypatch, capsys):
+    for name in ("HOME", "XDG_CACHE_HOME", "EDGEWREN_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user that no list of users knows
+    assert main(["doctor"]) == 0
+    assert "cache        unknown" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="EDGEWREN_CACHE=FOLDER"):
+        diagnosis.cache_folder()

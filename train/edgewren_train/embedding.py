@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren import batching
+from edgewren.diagnosis import cache_folder
 from edgewren_train.encoders import Encoder
 
 logger = logging.getLogger(__name__)
@@ -92,11 +93,12 @@ def sentence_embedding(modules: Any, input_ids: Any, attention_mask: Any) -> Any
 
 
 def default_cache() -> Path:
-    """Return the embedding cache's folder: EDGEWREN_CACHE, else the user's cache folder."""
-    named = os.environ.get("EDGEWREN_CACHE")
-    if named:
-        return Path(named) / "embeddings"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgewren" / "embeddings"
+    """Return the embedding cache's folder.
+
+    Raises:
+        UsageError: the user has no home folder, and EDGEWREN_CACHE is not set.
+    """
+    return cache_folder() / "embeddings"
 
 
 def _entry(cache: Path, encoder: Encoder, texts: Sequence[str], device: str) -> Path:

@@ -52,7 +52,7 @@ def _account(found: Diagnosis) -> str:
         f"cpu flags    {flags}",
         f"cores        {found.cores_granted} granted ({cores})",
         f"memory       {_gib(found.memory)} (container limit {_gib(found.memory_limit)})",
-        f"cache        {found.cache_folder}",
+        f"cache        {found.cache_folder or 'unknown'}",
     ]
     for extra, packages in found.extras.items():
         missing = [name for name, version in packages.items() if version is None]
