@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ _WARM_UP_S = 0.5  # of single texts, in which a second session for them is made
 _FRESH_PROCESS = """
 import json, sys
 job = json.load(sys.stdin)
+sys.path.append(job["root"])
 from edgewren import Classifier
 classifier = Classifier.load(job["bundle"], **job["options"])
 print(json.dumps(classifier.predict(job["texts"][:1])), flush=True)
@@ -162,8 +164,9 @@ def _fresh_process(
     path: str | os.PathLike[str], options: dict[str, Any], texts: Sequence[str]
 ) -> tuple[float, int | None]:
     """Return seconds from starting a process to its first label, and its peak of resident memory in bytes."""
-    job = json.dumps({"bundle": os.fspath(path), "options": options, "texts": list(texts)})
-    command = [sys.executable, "-c", _FRESH_PROCESS]
+    root = str(Path(__file__).parents[1])  # last on its path: edgewren may be found from the working directory alone
+    job = json.dumps({"bundle": os.fspath(path), "options": options, "texts": list(texts), "root": root})
+    command = [sys.executable, "-P", "-c", _FRESH_PROCESS]  # -P: no modules of the working directory
     with tempfile.TemporaryFile() as errors:  # a file, not a pipe: it never fills up
         start = time.perf_counter()
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process:  # noqa: S603  our own code

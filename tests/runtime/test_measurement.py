@@ -98,3 +98,9 @@ def test_fresh_process_that_fails_is_reported_with_its_reason(tiny_bundle, monke
     monkeypatch.setattr(measurement, "_FRESH_PROCESS", "raise SystemExit('no room')")
     with pytest.raises(InvariantError, match="A fresh process could not score: no room"):
         measurement.measure(tiny_bundle, ["good vote"], device="cpu", seconds=0.01)
+
+
+def test_fresh_processes_run_no_module_of_the_working_directory(tiny_bundle, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('run from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    measurement.measure(tiny_bundle, ["good vote"], device="cpu", threads=1, seconds=0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -361,3 +362,14 @@ def test_a_killed_sweep_of_two_processes_goes_on(csv_file, encoder_folder, tmp_p
     records = [json.loads(line) for line in runs.read_bytes().splitlines()]
     assert len(records) == 8 >= before, "nothing twice, nothing missing"
     assert "4 settings" in finished.stdout
+
+
+def test_workers_run_no_module_of_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "runpy.py").write_text("raise SystemExit(7)")  # which a process that is spawned imports first of all
+    monkeypatch.chdir(tmp_path)
+    worker = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    with sweep._safe_path():
+        worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert "PYTHONSAFEPATH" not in os.environ

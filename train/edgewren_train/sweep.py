@@ -7,12 +7,14 @@ score (balanced accuracy), so scores are a little optimistic; comparisons betwee
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -323,8 +325,9 @@ def _work_in_processes(
         for worker in range(jobs)
     ]
     try:
-        for worker in workers:
-            worker.start()
+        with _safe_path():
+            for worker in workers:
+                worker.start()
         for worker in workers:
             worker.join()
     finally:
@@ -338,9 +341,22 @@ def _work_in_processes(
         )
 
 
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Have processes that start meanwhile import nothing from the working directory, where they would look first."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 def _work_with_few_threads(jobs: int, worker: int, *args: Any) -> None:
     import multiprocessing
-    import os
     import threading
     from multiprocessing.connection import wait
 
