@@ -283,6 +283,32 @@ def test_a_plugin_that_cannot_be_loaded_answers_only_when_called(monkeypatch, ca
     assert "pip install 'edgewren[train]'" in capsys.readouterr().err
 
 
+def plugin_raising(error):
+    class Broken:
+        name = "extra"
+        value = "others:add"
+
+        def load(self):
+            raise error
+
+    return lambda **_: [Broken()]
+
+
+def test_a_broken_plugin_is_told_and_takes_no_other_verb_with_it(monkeypatch, capsys):
+    monkeypatch.setattr(cli.metadata, "entry_points", plugin_raising(TypeError("no\nway")))
+    assert main(["doctor"]) == 0
+    err = capsys.readouterr().err
+    assert err == "edgewren: warning: the verb extra of others:add is broken: TypeError: no way\n"
+    assert main(["extra", "x"]) == 2
+    assert "Mend or remove the package" in capsys.readouterr().err
+
+
+def test_interrupt_while_the_command_line_is_parsed_exits_130(monkeypatch, capsys):
+    monkeypatch.setattr(cli.metadata, "entry_points", plugin_raising(KeyboardInterrupt()))
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "edgewren: interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("redirect", "code", "out", "err"),
     [

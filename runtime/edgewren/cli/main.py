@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ending:  # after --help, which standard output may not take
         code = _code_of(ending)
         return _run_and_tell(lambda: code, debug=False)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
     with _signals_raise():
         debug = args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0")
         return _run_and_tell(lambda: run(args), debug=debug)
@@ -184,12 +186,15 @@ def _all_parsers(
 
 
 def _add_plugins(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Let every registered verb add itself; one that cannot be loaded says so when it is called, not before."""
+    """Let every registered verb add itself. One that lacks a package says so when it is called, a broken one now."""
     for entry in sorted(metadata.entry_points(group="edgewren.commands"), key=_train_before_export):
         try:
             entry.load()(verbs)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001  whatever others' modules raise
             verbs.choices[entry.name] = _UnavailableVerb(entry.name, error)
+            if not isinstance(error, (ImportError, AttributeError)):
+                what = f"warning: the verb {entry.name} of {entry.value} is broken: {type(error).__name__}: "
+                _say(what + _one_line(error))
 
 
 def _train_before_export(entry: metadata.EntryPoint) -> tuple[bool, str]:
@@ -210,9 +215,10 @@ class _UnavailableVerb(argparse.ArgumentParser):
         return parsed, []
 
     def _explain(self, _: argparse.Namespace) -> NoReturn:
-        raise MissingDependencyError(
-            f"'edgewren {self._name}' cannot be loaded ({self._error}). Run: pip install 'edgewren[{self._name}]'."
-        ) from self._error
+        what = f"'edgewren {self._name}' cannot be loaded ({self._error})."
+        if isinstance(self._error, (ImportError, AttributeError)):
+            raise MissingDependencyError(f"{what} Run: pip install 'edgewren[{self._name}]'.") from self._error
+        raise UsageError(f"{what} Mend or remove the package that brings this verb.") from self._error
 
 
 def _print_help(parser: argparse.ArgumentParser) -> int:
@@ -307,8 +313,12 @@ def _flush() -> None:
         raise OutputError(f"Standard output cannot be written: {error.strerror or error}.") from error
 
 
-def _fail(message: str, code: int) -> int:
+def _say(message: str) -> None:
     print(f"edgewren: {escaped(message)}", file=sys.stderr)
+
+
+def _fail(message: str, code: int) -> int:
+    _say(message)
     try:
         sys.stdout.flush()
     except OSError:  # that is what was said, or the smaller trouble of the two; Python would add its own at exit
