@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import pytest
 
@@ -56,3 +57,31 @@ def test_what_is_not_there_is_an_input_error(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
         find(address)
+
+
+def test_relative_paths_are_made_absolute_where_they_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_bytes(b"a")
+    folder = Folder("out")
+    folder.put("part", b"p")
+    (found,) = find("*.csv")
+    (other,) = find("a.csv")
+    monkeypatch.chdir("/")
+    assert found == other
+    assert (found.address, folder.address) == (str(tmp_path / "a.csv"), str(tmp_path / "out"))
+    assert folder.read("part") == Folder(folder.address).read("part") == b"p"
+
+
+def test_names_that_are_no_utf_8_are_told(tmp_path):
+    name = os.fsdecode(b"n\xff.csv")
+    try:
+        (tmp_path / name).write_text("")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for address in (str(tmp_path / name), str(tmp_path / "*.csv"), f"file://{tmp_path}/{name}"):
+        with pytest.raises(InputError, match="UTF-8"):
+            find(address)
+    with pytest.raises(OutputError, match="UTF-8"):
+        Folder(str(tmp_path / name)).put("a", b"")
+    with pytest.raises(OutputError, match="UTF-8"):
+        Folder(str(tmp_path)).sizes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -137,6 +138,41 @@ def test_an_unfinished_run_goes_on_and_what_is_finished_is_not_done_again(
     assert manifest_of(folder)["resumed_parts"] == 1
     assert command(*small_archive.files[:2], *arguments[-4:], "--force") == 0
     assert len(parts_of(folder)) == 2, "parts of the earlier run would be read with the new ones"
+
+
+def test_force_removes_a_part_whose_worker_died_before_its_record(small_archive, tiny_bundle, tmp_path):
+    folder = tmp_path / "out"
+    arguments = [*small_archive.files, "--model", tiny_bundle, "--output", folder]
+    assert command(*arguments) == 0
+    (folder / "_records" / "00002-tweets-02.csv.json").unlink()
+    (folder / "notes.txt").write_text("somebody else's")
+    assert command(*small_archive.files[:2], *arguments[-4:], "--force") == 0
+    assert [path.name for path in parts_of(folder)] == ["00000-tweets-00.csv", "00001-tweets-01.csv", "notes.txt"]
+    (folder / "_plan.json").write_text("damaged")
+    assert command(*arguments, "--force") == 0
+
+
+def test_relative_paths_are_those_of_the_driver(small_archive, tiny_bundle, tmp_path, monkeypatch):
+    """Workers were started elsewhere."""
+    monkeypatch.chdir(Path(small_archive.files[0]).parent)
+    name = Path(small_archive.files[0]).name
+    relative = os.path.relpath(tmp_path / "out")
+    assert command(name, "--model", os.path.relpath(tiny_bundle), "--output", relative) == 0
+    (part,) = parts_of(tmp_path / "out")
+    assert_same_rows(read_scored([part]), small_archive.rows[:200])
+
+
+def test_a_second_session_of_a_worker_finds_the_bundle(tiny_bundle):
+    @ray.remote(num_cpus=2)
+    def answers(packed) -> bool:
+        from edgewren.integrations.shipped import classifier_of
+
+        classifier = classifier_of(packed, Placement(threads=2))
+        for _ in range(12):
+            classifier.predict(["good"])
+        return classifier._alone._making.result(20) is not None
+
+    assert ray.get(answers.remote(pack(tiny_bundle)))
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def score_on_ray(
             progress(len(records), len(splits), sum(record["rows"] for record in records.values()))
 
     tell()
-    for record in _run(ray.put(packed), todo, output, options, placement):
+    for record in _run(ray.put(packed), todo, folder.address, options, placement):
         records[record["part"]] = record
         tell()
     folder.tidy()
@@ -229,6 +229,8 @@ def _begin(
             )
         return _finished(folder, splits)
     folder.remove(MANIFEST)  # from here on the folder is not finished
+    for part in _planned(before) & set(folder.sizes()):  # a worker may have died before it wrote its record
+        folder.remove(part)
     for name in folder.sizes(RECORDS):
         folder.remove(f"{RECORDS}/{name}")
         folder.remove(name.removesuffix(".json"))
@@ -236,6 +238,14 @@ def _begin(
         folder.remove(f"{REJECTS}/{name}")
     folder.put(PLAN, json.dumps(fingerprint, ensure_ascii=False).encode())
     return {}
+
+
+def _planned(plan: bytes | None) -> set[str]:
+    """Return the parts that an earlier run has planned; none where nobody can tell."""
+    try:
+        return {str(part) for part, *_ in json.loads(plan or b"")["inputs"]}
+    except (ValueError, TypeError, KeyError):
+        return set()
 
 
 def _finished(folder: Folder, splits: Sequence[Split]) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ _CHUNK_BYTES = 1 << 20
 _DISK = Disk()
 _UNFINISHED = "_unfinished"
 _PATTERN = frozenset("*?[")
+_FAILURES = (OSError, pa.ArrowException, UnicodeError)
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Found:
 
 
 def find(address: str) -> list[Found]:
-    """Return the file at an address, or the files that a pattern in its last part matches, sorted.
+    """Return the file at an address, or the files that a pattern in its last part matches, sorted; paths absolute.
 
     Raises:
         InputError: there is none, or the store cannot be asked.
     """
+    address = absolute(address)
     system, path = _resolve(address)
     parent, _, last = path.rpartition("/")
     try:
@@ -58,8 +60,10 @@ def find(address: str) -> list[Found]:
         if infos[0].type == arrow_fs.FileType.NotFound and _PATTERN & set(last):
             selector = arrow_fs.FileSelector(parent or ".", allow_not_found=True)
             infos = [info for info in system.get_file_info(selector) if fnmatch.fnmatchcase(info.base_name, last)]
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{address} cannot be found: {error}. Check the address and the access to it.") from error
+    except _FAILURES as error:
+        raise InputError(
+            f"{address} cannot be found: {_reason(error)}. Check the address and the access to it."
+        ) from error
     files = sorted((info for info in infos if info.type == arrow_fs.FileType.File), key=lambda info: info.path)
     if not files:
         raise InputError(f"{address} is not a file. Name a file, or a pattern that files match.")
@@ -72,6 +76,15 @@ def find(address: str) -> list[Found]:
 def is_remote(address: str) -> bool:
     """Whether an address has a scheme, so that it has to be fetched."""
     return "://" in address
+
+
+def absolute(address: str) -> str:
+    """Return an address that means the same in every working directory."""
+    return address if is_remote(address) else os.path.abspath(address)  # noqa: PTH100  no link is followed
+
+
+def _reason(error: Exception) -> str:
+    return f"its name, or one beside it, is no UTF-8 ({error})" if isinstance(error, UnicodeError) else str(error)
 
 
 def fetch(address: str, folder: Path) -> Path:
@@ -87,8 +100,10 @@ def fetch(address: str, folder: Path) -> Path:
         with system.open_input_stream(path, compression=None) as source, target.open("wb") as copy:
             while chunk := source.read(_CHUNK_BYTES):
                 copy.write(chunk)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{address} cannot be fetched: {error}. Check the address and the access to it.") from error
+    except _FAILURES as error:
+        raise InputError(
+            f"{address} cannot be fetched: {_reason(error)}. Check the address and the access to it."
+        ) from error
     if expected is not None and target.stat().st_size != expected:
         raise InputError(f"{address} has {expected:,} bytes, but {target.stat().st_size:,} came. Try again.")
     return target
@@ -105,7 +120,7 @@ class Folder:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/") or "/"
+        self.address = absolute(address).rstrip("/") or "/"
         self._system, self._path = _resolve(self.address)
         self._local = Path(self._path) if isinstance(self._system, arrow_fs.LocalFileSystem) else None
 
@@ -126,8 +141,10 @@ class Folder:
             self._system.move(self._at(unfinished), self._at(name))
             if self._local is not None:
                 _DISK.sync_folder((self._local / name).parent)
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{self.address}/{name} cannot be written: {error}. Go on with --resume.") from error
+        except _FAILURES as error:
+            raise OutputError(
+                f"{self.address}/{name} cannot be written: {_reason(error)}. Go on with --resume."
+            ) from error
         return size, digest.hexdigest()
 
     def read(self, name: str) -> bytes | None:
@@ -137,8 +154,8 @@ class Folder:
                 data: bytes = source.read()
         except FileNotFoundError:
             return None
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{self.address}/{name} cannot be read: {error}.") from error
+        except _FAILURES as error:
+            raise OutputError(f"{self.address}/{name} cannot be read: {_reason(error)}.") from error
         return data
 
     def sizes(self, below: str = "") -> dict[str, int]:
@@ -146,25 +163,25 @@ class Folder:
         try:
             selector = arrow_fs.FileSelector(self._at(below), allow_not_found=True)
             infos = self._system.get_file_info(selector)
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{self.address} cannot be read: {error}.") from error
-        return {info.base_name: info.size for info in infos if info.type == arrow_fs.FileType.File}
+            return {info.base_name: info.size for info in infos if info.type == arrow_fs.FileType.File}
+        except _FAILURES as error:
+            raise OutputError(f"{self.address} cannot be read: {_reason(error)}.") from error
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         try:
             if self._system.get_file_info(self._at(name)).type == arrow_fs.FileType.File:
                 self._system.delete_file(self._at(name))
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{self.address}/{name} cannot be removed: {error}.") from error
+        except _FAILURES as error:
+            raise OutputError(f"{self.address}/{name} cannot be removed: {_reason(error)}.") from error
 
     def tidy(self) -> None:
         """Remove what killed workers left unfinished."""
         try:
             if self._system.get_file_info(self._at(_UNFINISHED)).type == arrow_fs.FileType.Directory:
                 self._system.delete_dir(self._at(_UNFINISHED))
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{self.address}/{_UNFINISHED} cannot be removed: {error}.") from error
+        except _FAILURES as error:
+            raise OutputError(f"{self.address}/{_UNFINISHED} cannot be removed: {_reason(error)}.") from error
 
     def _at(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}" if name else self._path
@@ -173,7 +190,7 @@ class Folder:
 def _resolve(address: str) -> tuple[Any, str]:
     """Return the file system of an address, and the path in it."""
     if not is_remote(address):
-        return arrow_fs.LocalFileSystem(), os.path.abspath(address)  # noqa: PTH100  no link is followed
+        return arrow_fs.LocalFileSystem(), absolute(address)
     try:
         system, path = arrow_fs.FileSystem.from_uri(address)
     except (pa.ArrowException, ValueError):
