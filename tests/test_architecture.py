@@ -78,6 +78,7 @@ FLOORS = (
     },
     {
         "background",
+        "cgroup",
         "device",
         "display",
         "evaluations",

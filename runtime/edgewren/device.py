@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from edgewren.cgroup import cgroup_quota
 from edgewren.errors import DeviceError, MissingDependencyError
 from edgewren.lifetime import RenewedLock
 
@@ -155,18 +156,6 @@ def granted_cores() -> int:
         cores = min(cores, len(os.sched_getaffinity(0)))
     quota = cgroup_quota()
     return max(1, min(cores, math.ceil(quota)) if quota is not None else cores)
-
-
-def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the CPU quota in cores, or None where there is none. Reads cgroup v2, then v1."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (root / "cpu.max").read_text(encoding="ascii").split()[:2]
-        return None if quota == "max" else float(quota) / float(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
-        period_us = int((root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
-        return quota_us / period_us if quota_us > 0 else None
-    return None
 
 
 def choose_device(requested: str) -> Device:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgewren import __version__
-from edgewren.device import cgroup_quota, granted_cores, import_onnxruntime, installed_onnxruntimes
+from edgewren.cgroup import cgroup_quota, memory_limit
+from edgewren.device import granted_cores, import_onnxruntime, installed_onnxruntimes
 from edgewren.errors import MissingDependencyError, UsageError
 
 # An ONNX model, y = Identity(x), float[1], opset 13, as protobuf bytes: enough to see which providers really start.
@@ -33,7 +34,6 @@ _CPU_FLAGS = (
 """What decides the speed of fp32 (avx2, avx512f), int8 (vnni, amx_int8) and bf16 kernels; on ARM of int8 and bf16."""
 
 _SHOWN_EXTRAS = ("parquet", "plot", "train", "export")
-_UNLIMITED = 2**60
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def diagnose() -> Diagnosis:
         cores_quota=quota,
         cores_granted=granted_cores(),
         memory=_memory(),
-        memory_limit=_memory_limit(),
+        memory_limit=memory_limit(),
         extras=_extras(),
         telemetry="off" if providers else "unknown",
         cache_folder=_cache_folder(),
@@ -149,15 +149,6 @@ def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...] | 
 def _memory() -> int | None:
     with contextlib.suppress(AttributeError, OSError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
-def _memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the container's memory limit, or None. Reads cgroup v2, then v1 (which writes a huge number for none)."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int((root / name).read_text(encoding="ascii"))
-            return limit if limit < _UNLIMITED else None
     return None
 
 

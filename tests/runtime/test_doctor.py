@@ -75,17 +75,6 @@ def test_a_provider_that_fails_to_start_is_not_said_to_load():
     }
 
 
-def test_memory_limit_is_read_from_either_cgroup_version(tmp_path):
-    assert diagnosis._memory_limit(tmp_path) is None
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert diagnosis._memory_limit(tmp_path) is None
-    (tmp_path / "memory.max").write_text("max\n")
-    assert diagnosis._memory_limit(tmp_path) is None
-    (tmp_path / "memory.max").write_text("1073741824\n")
-    assert diagnosis._memory_limit(tmp_path) == 2**30
-
-
 def test_flags_of_arm_are_told(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd aes atomics asimddp i8mm\nCPU part\t: 0xd49\n")
