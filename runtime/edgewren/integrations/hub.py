@@ -145,7 +145,7 @@ def push(
             report(file)
     with _reported(hub, f"{opened.path} cannot be pushed to {name}", OutputError):
         api = hub.HfApi(library_name="edgewren")
-        api.create_repo(repository, private=private, exist_ok=True)
+        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id  # with its owner
         commit = api.create_commit(
             repository,
             [hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=data) for file, data in contents.items()],

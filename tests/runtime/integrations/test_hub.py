@@ -96,6 +96,13 @@ def test_a_bundle_goes_there_and_back_and_can_be_pinned(hub, edgewren, tiny_bund
     assert {path.name for path in tmp_path.iterdir()} == {"hf", "back", "pinned"}, "nothing half-done stays"
 
 
+def test_a_name_without_owner_is_of_whoever_pushes(hub, edgewren, tiny_bundle):
+    (pushed,) = edgewren(["push", tiny_bundle, "tiny"])
+    assert pushed[0] == 0, pushed
+    assert pushed[1].startswith(f"{hub.url}/me/tiny/commit/")
+    assert len(hub.repositories["me/tiny"]) == 1
+
+
 @pytest.mark.slow
 def test_offline_takes_what_was_fetched_before_and_asks_nobody(hub, edgewren, tiny_bundle, tmp_path):
     hub.repositories["lab/tiny"] = [contents(tiny_bundle)]
