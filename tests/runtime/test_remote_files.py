@@ -85,3 +85,45 @@ def test_names_that_are_no_utf_8_are_told(tmp_path):
         Folder(str(tmp_path / name)).put("a", b"")
     with pytest.raises(OutputError, match="UTF-8"):
         Folder(str(tmp_path)).sizes()
+
+
+class LikeHdfs:
+    """A file system that renames over no other file, and of two that put the same file lets the other come first."""
+
+    type_name = "hdfs"
+
+    def __init__(self, system, others=0):
+        self.system = system
+        self.others = others
+
+    def __getattr__(self, name):
+        return getattr(self.system, name)
+
+    def move(self, source, target):
+        if self.system.get_file_info(target).type.name == "File":
+            raise OSError("file exists")
+        if self.others:
+            self.others -= 1
+            with self.system.open_output_stream(target) as stream:
+                stream.write(b"the other's")
+            raise OSError("file exists")
+        self.system.move(source, target)
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_hdfs_which_renames_over_nothing_gets_the_new_file_too(tmp_path, others):
+    folder = Folder(str(tmp_path))
+    folder._system = LikeHdfs(folder._system, others)
+    folder.put("a", b"old")
+    folder.put("a", b"new")
+    assert folder.read("a") == b"new"
+
+
+def test_a_rename_that_fails_for_another_reason_leaves_what_is_there(tmp_path):
+    folder = Folder(str(tmp_path))
+    folder.put("a", b"old")
+    folder._system = LikeHdfs(folder._system)
+    folder._system.type_name = "s3"
+    with pytest.raises(OutputError, match="file exists"):
+        folder.put("a", b"new")
+    assert folder.read("a") == b"old"

@@ -6,6 +6,7 @@ a folder that all machines mount.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import os
@@ -29,6 +30,7 @@ _CHUNK_BYTES = 1 << 20
 _DISK = Disk()
 _UNFINISHED = "_unfinished"
 _PATTERN = frozenset("*?[")
+_TRIES = 8
 _FAILURES = (OSError, pa.ArrowException, UnicodeError)
 
 
@@ -138,7 +140,7 @@ class Folder:
                     size += len(chunk)
             if self._local is not None:
                 _sync(self._local / unfinished)
-            self._system.move(self._at(unfinished), self._at(name))
+            self._move(self._at(unfinished), self._at(name))
             if self._local is not None:
                 _DISK.sync_folder((self._local / name).parent)
         except _FAILURES as error:
@@ -146,6 +148,21 @@ class Folder:
                 f"{self.address}/{name} cannot be written: {_reason(error)}. Go on with --resume."
             ) from error
         return size, digest.hexdigest()
+
+    def _move(self, source: str, target: str) -> None:
+        """Rename a file, over another one of that name. HDFS refuses this, so the other is removed before."""
+        for tries_left in reversed(range(_TRIES)):  # somebody may put the same part at the same time
+            try:
+                self._system.move(source, target)
+            except OSError:
+                infos = self._system.get_file_info([source, target])
+                both_there = all(info.type == arrow_fs.FileType.File for info in infos)
+                if self._system.type_name != "hdfs" or not both_there or not tries_left:
+                    raise
+            else:
+                return
+            with contextlib.suppress(OSError):
+                self._system.delete_file(target)
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content; None where there is none."""
