@@ -107,6 +107,7 @@ def build_app(models: Mapping[str, Served], readiness: Readiness, limits: Limits
         routes=[Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in by_path.items()],
         exception_handlers={HTTPException: _http_error},
     )
+    app.router.redirect_slashes = False  # to an address that says http:// behind a proxy that speaks TLS
     return _Shedding(
         app, service, {path for path, handlers in by_path.items() if "POST" in handlers and "{" not in path}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
@@ -88,7 +89,7 @@ def check(models: dict[str, Served]) -> None:
 def _named(spec: str) -> tuple[str, str]:
     name, separator, path = spec.partition("=")
     if not separator:
-        path, name = spec, spec.rstrip("/").rpartition("/")[2]
+        path, name = spec, os.path.basename(os.path.abspath(spec))  # noqa: PTH100, PTH119  of ".", the folder's own name
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"The bundle {spec!r} gives the name {name!r}, which does not fit a URL (letters, digits, '_', '.', '-'). "

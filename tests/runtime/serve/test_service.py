@@ -119,8 +119,9 @@ def test_lone_surrogates_and_control_characters_are_scored(server):
         (gzip.compress(b'{"inputs": "' + b"a" * 2_000_000 + b'"}'), {"content-encoding": "gzip"}, 413),
         (json.dumps({"inputs": ["a"] * 1025}).encode(), {}, 413),
         (gzip.compress(b'{"inputs": "a"}'), {"content-encoding": "gzip"}, 200),
+        (gzip.compress(b'{"inputs": "a"}'), {"content-encoding": "X-GZip"}, 200),
     ],
-    ids=["not json", "timeout", "brotli", "not gzip", "too large", "bomb", "too many", "gzip"],
+    ids=["not json", "timeout", "brotli", "not gzip", "too large", "bomb", "too many", "gzip", "x-gzip"],
 )
 def test_bodies_are_bounded_and_refused_with_the_right_status(server, body, headers, status):
     answer = httpx.post(server.url + "/predict", content=body, headers=headers)
@@ -144,6 +145,7 @@ def test_a_chunked_body_that_never_says_its_length_is_bounded_too(server):
 def test_unknown_paths_and_methods_are_refused(server):
     assert httpx.get(server.url + "/nothing").status_code == 404
     assert httpx.get(server.url + "/predict").status_code == 405
+    assert post(server, "/predict/", {"inputs": "a"}).status_code == 404, "a redirect would name another address"
 
 
 def test_metrics_count_and_hold_no_text(server):
@@ -169,6 +171,12 @@ def test_the_first_of_several_models_is_the_default(start_server, tiny_bundle, t
     assert len(post(server, "/predict", {"inputs": "good"}).json()) == 3
     assert len(post(server, "/predict?model=two", {"inputs": "good"}).json()) == 2
     assert post(server, "/predict?model=no", {"inputs": "good"}).status_code == 404
+
+
+def test_a_model_is_called_as_its_folder_however_that_is_named(tiny_bundle, monkeypatch):
+    monkeypatch.chdir(tiny_bundle)
+    for spec in (".", "../tiny/", str(tiny_bundle), "tiny=."):
+        assert models._named(spec)[0] == "tiny"
 
 
 def test_a_model_that_does_not_give_its_golden_answers_is_alive_but_not_ready(tmp_path, make_bundle):
