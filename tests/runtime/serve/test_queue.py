@@ -14,6 +14,7 @@ from edgewren.serve.queue import (
     PART_TOKENS,
     ClosedError,
     DeadlineError,
+    GoneError,
     QueueFullError,
     WorkQueue,
     estimated_tokens,
@@ -168,6 +169,28 @@ def test_a_cancelled_callers_work_is_dropped(make_queue):
 
     asyncio.run(scenario())
     assert ["gone"] not in gate.seen
+
+
+def test_work_of_a_caller_who_has_gone_is_dropped(make_queue):
+    gate = Gate()
+    queue = make_queue(gate, workers=1)
+
+    async def scenario():
+        first = asyncio.create_task(queue.score(["first"], timeout_s=10))
+        await asyncio.to_thread(gate.started.wait, 10)
+        leaves = asyncio.Event()
+        gone = asyncio.create_task(queue.score(["gone"], timeout_s=10, gone=leaves.wait))
+        stays = asyncio.create_task(queue.score(["stays"], timeout_s=10, gone=asyncio.Event().wait))
+        await asyncio.sleep(0.1)
+        leaves.set()
+        with pytest.raises(GoneError):
+            await gone
+        gate.open.set()
+        await asyncio.gather(first, stays)
+
+    asyncio.run(scenario())
+    assert ["gone"] not in gate.seen
+    assert ["stays"] in gate.seen
 
 
 def test_a_failure_reaches_only_the_request_that_caused_it(make_queue):
