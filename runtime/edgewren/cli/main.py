@@ -266,7 +266,9 @@ def _prepare_streams() -> None:
         sys.stderr = io.TextIOWrapper(told, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     if sys.stdout is None:  # writing fails, as it would without Python
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
-    elif isinstance(sys.stdout.buffer, io.RawIOBase):  # PYTHONUNBUFFERED: `print` would lose what a full pipe leaves
+    elif isinstance(
+        getattr(sys.stdout, "buffer", None), io.RawIOBase
+    ):  # PYTHONUNBUFFERED: `print` would lose what a full pipe leaves
         sys.stdout = open(  # noqa: SIM115  for good
             sys.stdout.fileno(), "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False
         )
