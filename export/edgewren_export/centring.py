@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren_export.biases import AddedBias, Consumers, added_bias, biased_product
-from edgewren_export.calibration import Range
 from edgewren_export.editing import EditableGraph
+from edgewren_export.ranges import Range
 
 if TYPE_CHECKING:
     import onnx

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren_export.biases import Consumers
-from edgewren_export.calibration import Range
 from edgewren_export.editing import EditableGraph
+from edgewren_export.ranges import Range
 
 if TYPE_CHECKING:
     import onnx

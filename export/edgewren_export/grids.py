@@ -1,7 +1,7 @@
 """How an input of int8 products is quantised: how much is divided out first, its scale, its zero point.
 
 Behind Gelu every row has a scale of its own, since a few tokens are far larger than all others. Elsewhere one scale
-serves all tokens: such rows have a bounded range, and calibration finds it. Their features are smoothed first as in
+serves all tokens: such rows have a bounded range, which `ranges` measures. Their features are smoothed first as in
 SmoothQuant (Xiao et al. 2022, arXiv:2211.10438): what is large in a feature is divided out and multiplied into the
 weights' rows, exact but for rounding. How much of it moves is searched for each input, by the error of the int8 product
 over real tokens. Pure numpy.

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from edgewren.errors import BundleError
 from edgewren_export.attention import fuse_attention
 from edgewren_export.biases import Consumers, added_bias
-from edgewren_export.calibration import Range, channel_ranges
 from edgewren_export.centring import centre
 from edgewren_export.editing import EditableGraph
 from edgewren_export.gelu_split import split_gelu
 from edgewren_export.grids import GELU, Grid, fixed
+from edgewren_export.ranges import Range, channel_ranges
 from edgewren_export.rounding import Rounded, observe, round_for, round_to_nearest
 from edgewren_export.token_values import TokenValues
 

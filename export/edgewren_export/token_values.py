@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from edgewren import batching
 from edgewren.session import feed
-from edgewren_export.calibration import plain_session
 from edgewren_export.editing import EditableGraph
+from edgewren_export.ranges import plain_session
 
 _BATCH_TOKENS = 512
 _KEPT = 4  # tensors: what a transformer layer's last sums need

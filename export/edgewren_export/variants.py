@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from edgewren.errors import ParityError
 from edgewren.session import ModelSession
 from edgewren_export import exits, parity
-from edgewren_export.calibration import vocabulary_rows
 from edgewren_export.config import encoder_config
 from edgewren_export.cuda import half_for_cuda
 from edgewren_export.gate_texts import GateTexts
@@ -20,6 +19,7 @@ from edgewren_export.logits import check_neighbours, run
 from edgewren_export.optimise import operators
 from edgewren_export.proof import Proof, as_text
 from edgewren_export.quantise import Calibrated, calibrate, quantise
+from edgewren_export.ranges import vocabulary_rows
 from edgewren_export.temperature import check_temperature, held_out_rows
 from edgewren_export.trained_model import TrainedModel
 

@@ -12,13 +12,13 @@ import tiny_models
 from edgewren.session import ModelSession, feed
 from edgewren_export import graph
 from edgewren_export.attention import fuse_attention
-from edgewren_export.calibration import channel_ranges, vocabulary_rows
 from edgewren_export.centring import centre
 from edgewren_export.editing import EditableGraph
 from edgewren_export.first_token import first_token_only
 from edgewren_export.gelu_split import split_gelu
 from edgewren_export.optimise import operators, optimise
 from edgewren_export.quantise import calibrate, products, quantise
+from edgewren_export.ranges import channel_ranges, vocabulary_rows
 from edgewren_export.token_values import TokenValues
 from edgewren_export.trained_model import read_trained_model
 
