@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import UsageError
 from edgewren_train import lora
-from edgewren_train.epoch_watch import EpochScore, EpochWatch
+from edgewren_train.epoch_watch import EpochScore, EpochWatch, median_epoch
 from edgewren_train.folds import one_split
 from edgewren_train.lora_model import Fitted, LoraBase
 from edgewren_train.lora_recipe import LoraRecipe
@@ -149,7 +149,7 @@ def choose_epochs(
         tried.append(one)
         first = first or fitted
         say(_report(one, recipe))
-    choice = EpochChoice(tuple(tried), _median([one.best.epoch for one in tried]))
+    choice = EpochChoice(tuple(tried), median_epoch(one.best for one in tried))
     spread = choice.spread()
     if spread:
         say(
@@ -169,7 +169,3 @@ def _report(one: Tried, recipe: LoraRecipe) -> str:
         f"validation, seed {one.seed}: best after epoch {one.best.epoch}{edge}{stopped}; on {len(one.held_out):,} rows "
         f"log loss {one.best.loss:.4f}, balanced accuracy {one.best.balanced_accuracy:.3f}"
     )
-
-
-def _median(values: Sequence[int]) -> int:
-    return sorted(values)[len(values) // 2]

@@ -6,7 +6,7 @@ Pure but for `EpochWatch.best_weights`, which holds tensors; how logits are comp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -82,6 +82,12 @@ class EpochWatch:
             self.best_weights = weights()
         stop = self.on_epoch(score) if self.on_epoch else False
         return stop or (self.patience > 0 and score.epoch - self.best.epoch >= self.patience)
+
+
+def median_epoch(best: Iterable[EpochScore]) -> int:
+    """Return after how many epochs to end, from the best ones of several trainings: their median, the later of two."""
+    epochs = sorted(score.epoch for score in best)
+    return epochs[len(epochs) // 2]
 
 
 def epoch_score(logits: NDArray[np.floating[Any]], labels: Sequence[int], *, epoch: int) -> EpochScore:

@@ -22,7 +22,7 @@ from typing import Any
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, UsageError
 from edgewren_train import lora
-from edgewren_train.epoch_watch import EpochScore, EpochWatch
+from edgewren_train.epoch_watch import EpochScore, EpochWatch, median_epoch
 from edgewren_train.folds import check_share, one_split
 from edgewren_train.lora_model import LoraBase, load_base
 from edgewren_train.lora_recipe import LoraRecipe
@@ -399,8 +399,7 @@ def complete(runs: Sequence[Run], seeds: Sequence[int]) -> list[list[Run]]:
 def chosen_recipe(group: Sequence[Run], base: LoraRecipe) -> LoraRecipe:
     """Return the recipe to retrain on all rows: the setting, ended after the median epoch that its seeds chose."""
     recipe = recipe_of(group[0].settings, base)
-    epochs = sorted(run.best.epoch for run in group)
-    return dataclasses.replace(recipe, stop_after=epochs[len(epochs) // 2])
+    return dataclasses.replace(recipe, stop_after=median_epoch(run.best for run in group))
 
 
 def name_of(group: Sequence[Run]) -> str:
