@@ -24,13 +24,14 @@ def quality(data: LabelledTexts, encoder_spec: str, seed: int) -> None:
     from edgewren.metrics import compare, evaluate
     from edgewren_train import depth, embedding, exit_heads, ridge, static
     from edgewren_train.encoders import load_encoder
+    from edgewren_train.exit_plan import ExitPlan
 
     encoder = load_encoder(encoder_spec, normaliser="http")
     whole = depth.depth_of(encoder)
     cache = embedding.default_cache()
     vectors = static.token_vectors(encoder)
     features = {"static": static.mean_vectors(encoder.tokenizer.encode(data.texts).ids, vectors)}
-    heads = exit_heads.ExitHeads(exit_heads.ExitPlan(), encoder.model[0].auto_model, data)
+    heads = exit_heads.ExitHeads(ExitPlan(), encoder.model[0].auto_model, data)
     asked = [*data.texts, *heads.halves]
     at = {layers: embedding.embed(depth.cut(encoder, layers), asked, cache=cache) for layers in range(whole + 1)}
     features |= {f"{layers} layers": values[: len(data.texts)] for layers, values in at.items()}

@@ -17,7 +17,7 @@ from edgewren.device import granted_cores
 from edgewren_export.fold import Head, load_head
 from edgewren_export.parity import QUANTISED_TEXTS
 from edgewren_export.pipeline import export
-from edgewren_train.exit_heads import ExitPlan
+from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.lora import LoraRecipe
 from edgewren_train.lora_run import run_lora
 from edgewren_train.ridge_run import run_ridge

@@ -20,7 +20,7 @@ from edgewren_export import exits
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
 from edgewren_train import exit_heads
-from edgewren_train.exit_heads import ExitPlan
+from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.ridge_run import run_ridge
 from edgewren_train.ridge_settings import RidgeSettings
 

@@ -20,7 +20,7 @@ from edgewren_export import exits, parity
 from edgewren_export.pipeline import export
 from edgewren_export.trained_model import read_trained_model
 from edgewren_train import lora_run
-from edgewren_train.exit_heads import ExitPlan
+from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.lora import LoraRecipe
 from edgewren_train.lora_run import run_lora
 from edgewren_train.out_of_fold import Split

@@ -13,7 +13,7 @@ from edgewren.errors import UsageError
 from edgewren_train import depth, embedding
 from edgewren_train.depth_run import parse_depth
 from edgewren_train.encoders import load_encoder
-from edgewren_train.exit_heads import ExitPlan, parse_exits
+from edgewren_train.exit_plan import ExitPlan, parse_exits
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,11 @@ import tiny_models
 import torch
 
 from edgewren.errors import InputError, MissingDependencyError, UsageError
-from edgewren_train import embedding, encoders
+from edgewren_train import embedding, encoder_names
+from edgewren_train.encoder_names import MINILM, MINILM_SHA256, locate
 from edgewren_train.encoders import (
-    MINILM,
-    MINILM_SHA256,
     checked_max_length,
     load_encoder,
-    locate,
     position_limit,
     weights_sha256,
 )
@@ -119,17 +117,17 @@ def test_folder_without_a_model_is_refused(tmp_path):
 def test_packaged_minilm_is_the_published_file():
     folder = locate("minilm")
     assert locate(MINILM) == locate("ALL-MiniLM-L6-v2") == folder
-    assert encoders._file_sha256(encoders.Path(folder) / "model.safetensors") == MINILM_SHA256
+    assert encoder_names._file_sha256(encoder_names.Path(folder) / "model.safetensors") == MINILM_SHA256
 
 
 def test_packaged_minilm_with_other_weights_is_refused(monkeypatch):
-    monkeypatch.setattr(encoders, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(encoder_names, "MINILM_SHA256", "0" * 64)
     with pytest.raises(InputError, match="not that of the published all-MiniLM-L6-v2"):
         locate("minilm")
 
 
 def test_minilm_without_the_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(encoders.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(encoder_names.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'edgewren\[minilm\]'"):
         locate("minilm")
     assert locate(MINILM) == MINILM, "the hub id is left to the hub"

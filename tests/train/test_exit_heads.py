@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from edgewren.errors import InputError, UsageError
 from edgewren_train import exit_heads, ridge
-from edgewren_train.exit_heads import ExitHeads, ExitPlan
+from edgewren_train.exit_heads import ExitHeads
+from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.prediction import predict_layers, predict_logits
 from edgewren_train.ridge_run import run_ridge
 from edgewren_train.ridge_settings import RidgeSettings

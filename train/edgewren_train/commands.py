@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING
 from edgewren.display import escaped
 from edgewren.errors import UsageError
 from edgewren_train import lora_options
+from edgewren_train.encoder_names import MINILM
+from edgewren_train.exit_plan import ALLOWED, ExitPlan, parse_exits
 from edgewren_train.lora_recipe import USUAL_LENGTH
 from edgewren_train.seeds import one_seed
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
-    from edgewren_train.exit_heads import ExitPlan
     from edgewren_train.ridge_settings import RidgeSettings
     from edgewren_train.run_summary import Summary
 
-ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _MINIMUM_ROWS_PER_LABEL = 2
 _DEFAULT_SPLIT = "validation:0.2"
 _EXITS_SPLIT = "folds:5"
-_EXIT_DIFFERENCE = 0.005
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -108,10 +107,10 @@ def _add_exits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit-difference",
         type=float,
-        default=_EXIT_DIFFERENCE,
+        default=ALLOWED,
         metavar="P",
         help="with --exits: share of labels that may differ from the full model's, proved at 95 %% confidence "
-        f"(default: {_EXIT_DIFFERENCE})",
+        f"(default: {ALLOWED})",
     )
 
 
@@ -148,10 +147,10 @@ def add_common(parser: argparse.ArgumentParser, *, usual_length: str = "the enco
     parser.add_argument("--output", "-o", metavar="DIR", help="folder for the trained model (default: NAME-RECIPE)")
     parser.add_argument(
         "--encoder",
-        default=ENCODER,
+        default=MINILM,
         metavar="NAME",
         help="hub id or folder of a sentence-transformers or BERT-like model; minilm: the packaged one, no download "
-        f"(default: {ENCODER})",
+        f"(default: {MINILM})",
     )
     parser.add_argument("--max-length", type=int, metavar="N", help=f"tokens kept of a text (default: {usual_length})")
     parser.add_argument(
@@ -232,9 +231,7 @@ def _exits(args: argparse.Namespace) -> ExitPlan | None:
     Raises:
         UsageError: --exits is wrong, or --exit-difference stands without it.
     """
-    from edgewren_train.exit_heads import parse_exits
-
-    if args.exits is None and args.exit_difference != _EXIT_DIFFERENCE:
+    if args.exits is None and args.exit_difference != ALLOWED:
         raise UsageError("--exit-difference is of early exits: add --exits auto, or leave it out.")
     return parse_exits(args.exits, args.exit_difference)
 

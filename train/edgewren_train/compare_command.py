@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 from edgewren_train import commands
+from edgewren_train.encoder_names import MINILM
+from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.seeds import one_seed
 
 if TYPE_CHECKING:
     from edgewren_train.depth_run import Depth
 
 _ALPHAS = "wide"
-_EPOCHS = 15
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,9 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--output", "-o", metavar="DIR", help="folder for results (default: NAME-compare)")
     parser.add_argument(
         "--encoders",
-        default=commands.ENCODER,
+        default=MINILM,
         metavar="A,B,…",
-        help=f"hub ids, folders or minilm (default: {commands.ENCODER})",
+        help=f"hub ids, folders or minilm (default: {MINILM})",
     )
     parser.add_argument(
         "--depths",
@@ -58,7 +59,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="A,B,…",
         help="grids of ridge to compare: wide, classic, or own values separated by / (default: wide)",
     )
-    parser.add_argument("--epochs", type=int, default=_EPOCHS, metavar="N", help=f"of lora (default: {_EPOCHS})")
+    parser.add_argument(
+        "--epochs", type=int, default=LoraRecipe.epochs, metavar="N", help=f"of lora (default: {LoraRecipe.epochs})"
+    )
     parser.add_argument(
         "--from-sweep",
         metavar="DIR",
@@ -84,7 +87,6 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren_train.candidate import combine
     from edgewren_train.comparison import Design, compare
     from edgewren_train.embedding import default_cache
-    from edgewren_train.lora_recipe import LoraRecipe
     from edgewren_train.normalisers import NORMALISERS
 
     normalisers = _listed(args.normalisers)
@@ -146,7 +148,7 @@ def _refuse_options_of_others(args: argparse.Namespace, kinds: Sequence[str]) ->
     """Refuse options that concern only a recipe which is not compared."""
     for recipe, option, given in (
         ("lora", "--from-sweep", args.from_sweep is not None),
-        ("lora", "--epochs", args.epochs != _EPOCHS),
+        ("lora", "--epochs", args.epochs != LoraRecipe.epochs),
         ("ridge", "--alphas", args.alphas != _ALPHAS),
     ):
         if given and recipe not in kinds:

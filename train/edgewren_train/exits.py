@@ -22,12 +22,9 @@ from numpy.typing import NDArray
 from edgewren.calibration import MINIMUM_ROWS, fit_temperature
 from edgewren.errors import UsageError
 from edgewren.staged import margins
+from edgewren_train.exit_plan import ALLOWED, CONFIDENCE
 from edgewren_train.ridge import RidgeHead
 
-ALLOWED = 0.005
-"""Half a percent of labels, as much as an int8 model may change (`edgewren_export.parity`)."""
-
-CONFIDENCE = 0.95
 _STEPS = tuple(np.round(np.arange(8.0, 0.0, -0.02), 2).tolist())
 _TINY = 1e-12  # a head without any error
 

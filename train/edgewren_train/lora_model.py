@@ -8,11 +8,11 @@ from typing import Any
 
 from edgewren.text import TextTokenizer
 from edgewren_train.depth import cut_layers
+from edgewren_train.encoder_names import locate
 from edgewren_train.encoders import (
     TokenizerFiles,
     checked_max_length,
     fast_tokenizer,
-    locate,
     position_limit,
     reporting_load_failures,
     tokenizer_files,

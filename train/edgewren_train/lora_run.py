@@ -18,7 +18,8 @@ from edgewren_train import lora
 from edgewren_train.calibration import calibrate
 from edgewren_train.depth_run import Depth, choose_depth_with_ridge
 from edgewren_train.epoch_choice import Choosing, EpochChoice, choose_epochs
-from edgewren_train.exit_heads import ExitHeads, ExitPlan, check_exits
+from edgewren_train.exit_heads import ExitHeads, check_exits
+from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.exits import Exits
 from edgewren_train.lora_model import LoraBase, LoraResult, load_base
 from edgewren_train.merging import merge

@@ -19,7 +19,8 @@ from edgewren_train import embedding, ridge
 from edgewren_train.calibration import calibrate
 from edgewren_train.depth_run import Depth, choose_depth
 from edgewren_train.encoders import load_encoder
-from edgewren_train.exit_heads import ExitHeads, ExitPlan, check_exits, hold_out_ridge
+from edgewren_train.exit_heads import ExitHeads, check_exits, hold_out_ridge
+from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.exits import Exits
 from edgewren_train.model import save_ridge
 from edgewren_train.ridge_settings import RidgeSettings

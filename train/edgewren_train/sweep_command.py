@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgewren.errors import UsageError
 from edgewren_train import commands
+from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import USUAL_LENGTH, LoraRecipe
 from edgewren_train.seeds import some_seeds
 
@@ -43,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     commands.add_data(lora)
     lora.add_argument("--output", "-o", metavar="DIR", help="folder for results (default: NAME-sweep)")
-    lora.add_argument("--encoder", default=commands.ENCODER, metavar="NAME", help=f"default: {commands.ENCODER}")
+    lora.add_argument("--encoder", default=MINILM, metavar="NAME", help=f"default: {MINILM}")
     lora.add_argument("--normaliser", choices=("none", "http"), default="http", help="default: http")
     default = LoraRecipe()
     for name, usual, example in (
@@ -151,7 +152,7 @@ def _next(args: argparse.Namespace, output: Path) -> str:
     """Return the command that trains with the best setting on the same data."""
     words = ["edgewren", "train", "lora", args.train]
     for option, value, default in (
-        ("--encoder", args.encoder, commands.ENCODER),
+        ("--encoder", args.encoder, MINILM),
         ("--text-column", args.text_column, "text"),
         ("--label-column", args.label_column, "label"),
     ):
