@@ -1,1 +1,1 @@
-"""One file per verb that follows training: parse, call, print."""
+"""One file per verb: parse, call, print. Imports nothing heavy until a verb runs."""

@@ -51,8 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _run(args: argparse.Namespace) -> int:
     from edgewren.archive.labelled import read_labelled
     from edgewren_train.analysis import analyse
-    from edgewren_train.commands import say
     from edgewren_train.judged import load_judged
+    from edgewren_train.verbs.train import say
 
     if args.show < 0:
         raise UsageError(f"--show is {args.show}, expected 0 or more.")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
-from edgewren_train import commands
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.seeds import one_seed
+from edgewren_train.verbs import train as commands
 
 if TYPE_CHECKING:
     from edgewren_train.depth_run import Depth

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from edgewren.display import escaped
 from edgewren.errors import UsageError
-from edgewren_train import lora_options
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.exit_plan import ALLOWED, ExitPlan, parse_exits
 from edgewren_train.lora_recipe import USUAL_LENGTH
 from edgewren_train.seeds import one_seed
+from edgewren_train.verbs import lora_options
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
@@ -83,9 +83,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     lora.add_argument("--max-steps", type=int, default=None, metavar="N", help="stop after N steps (for timing)")
     lora.set_defaults(run=_run_lora, extra="train")
 
-    from edgewren_train import static_command
+    from edgewren_train.verbs import train_static
 
-    static_command.add_parser(recipes)
+    train_static.add_parser(recipes)
 
 
 def _add_depth(parser: argparse.ArgumentParser) -> None:

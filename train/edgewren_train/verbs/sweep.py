@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewren.errors import UsageError
-from edgewren_train import commands
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import USUAL_LENGTH, LoraRecipe
 from edgewren_train.seeds import some_seeds
+from edgewren_train.verbs import train as commands
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts

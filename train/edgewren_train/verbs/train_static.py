@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgewren.errors import UsageError
-from edgewren_train import commands
+from edgewren_train.verbs import train as commands
 
 
 def add_parser(recipes: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
