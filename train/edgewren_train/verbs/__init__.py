@@ -1,1 +1,3 @@
-"""One file per verb: parse, call, print. Imports nothing heavy until a verb runs."""
+"""One file per verb: parse, call, print. `options`, `lora_options` and `ridge_options` are what they share, `terminal`
+is how they tell people. Imports nothing heavy until a verb runs.
+"""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgewren.display import shortened
 from edgewren.errors import UsageError
+from edgewren_train.verbs import options, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--compare-with", metavar="FILE", help="labelled file in which to look for the same texts (leaks), same columns"
     )
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
-    parser.add_argument("--format", choices=("csv", "tsv", "jsonl", "parquet"), help="default: by suffix")
+    options.add_columns(parser)
     parser.add_argument("--show", type=int, default=10, metavar="N", help="rows shown of each list (default: 10)")
     parser.add_argument(
         "--similarity", type=float, default=0.6, metavar="S", help="from which texts count as alike (default: 0.6)"
@@ -52,7 +51,6 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren.archive.labelled import read_labelled
     from edgewren_train.analysis import analyse
     from edgewren_train.judged import load_judged
-    from edgewren_train.verbs.train import say
 
     if args.show < 0:
         raise UsageError(f"--show is {args.show}, expected 0 or more.")
@@ -66,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
                 raise UsageError(f"{option} is of files, and none is named. Name LABELLED, or leave {option} out.")
     columns = {"text_column": args.text_column, "label_column": args.label_column, "format": args.format}
     data = read_labelled(args.labelled, **columns) if args.labelled else None
-    judged = load_judged(args.model, data, args.slice, format=args.format, say=say)
+    judged = load_judged(args.model, data, args.slice, format=args.format, say=terminal.say)
     others = None
     if args.compare_with:
         other = read_labelled(args.compare_with, **columns)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import LoraRecipe
-from edgewren_train.seeds import one_seed
-from edgewren_train.verbs import train as commands
+from edgewren_train.verbs import options, terminal
 
 if TYPE_CHECKING:
     from edgewren_train.depth_run import Depth
@@ -34,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--group-column author",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands.add_data(parser)
+    options.add_data(parser)
     parser.add_argument("--output", "-o", metavar="DIR", help="folder for results (default: NAME-compare)")
     parser.add_argument(
         "--encoders",
@@ -74,7 +73,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAME",
         help="keep rows with the same value together, such as author: nobody in both parts",
     )
-    parser.add_argument("--seed", type=one_seed, default=0, metavar="N", help="of the folds and of lora (default: 0)")
+    parser.add_argument(
+        "--seed", type=options.one_seed, default=0, metavar="N", help="of the folds and of lora (default: 0)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
     parser.add_argument("--no-cache", action="store_true", help="embed anew, and keep nothing on disk")
     parser.add_argument("--force", action="store_true", help="start anew in a folder that holds other results")
@@ -110,10 +111,10 @@ def _run(args: argparse.Namespace) -> int:
             candidates += combine(axes)
     if not candidates:
         raise UsageError("--encoders or --recipe names nothing to compare. Expected at least one value.")
-    data = commands.read(args, others=[args.group_column] if args.group_column else [])
-    output = Path(args.output or f"{commands.stem(args.train)}-compare")
+    data = options.read(args, others=[args.group_column] if args.group_column else [])
+    output = Path(args.output or f"{options.stem(args.train)}-compare")
     design = Design(folds=args.folds, repeats=args.repeats, seed=args.seed, group_column=args.group_column)
-    bar = commands.bar(len(candidates) * args.folds * args.repeats, "training", unit=" folds")
+    bar = terminal.bar(len(candidates) * args.folds * args.repeats, "training", unit=" folds")
     finished: dict[str, int] = {}
 
     def on_fold(name: str, done: int, _of: int) -> None:
@@ -126,10 +127,10 @@ def _run(args: argparse.Namespace) -> int:
         candidates,
         design,
         groups=data.others[args.group_column] if args.group_column else None,
-        device=commands.torch_device(args.device),
+        device=options.torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
         force=args.force,
-        say=commands.say,
+        say=terminal.say,
         on_fold=on_fold,
     )
     comparison_files.write(result, output)
@@ -139,7 +140,7 @@ def _run(args: argparse.Namespace) -> int:
         written = "comparison.csv, folds.csv, pairs.csv, comparison.json, pareto.png"
         print(f"{comparison_files.as_text(result)}\n\nwritten: {output}/{written}")  # noqa: T201
     if result.failures:
-        commands.say(f"{len(result.failures)} of {len(candidates)} candidates failed; the others are compared above")
+        terminal.say(f"{len(result.failures)} of {len(candidates)} candidates failed; the others are compared above")
         return RejectedRowsError.exit_code
     return 0
 

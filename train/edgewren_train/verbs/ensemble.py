@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+from edgewren_train.verbs import terminal
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
         output,
         force=args.force_ensemble,
         seed=args.seed,
-        say=lambda message: print(message, file=sys.stderr),  # noqa: T201  people read stderr
+        say=terminal.say,
     )
     if args.json:
         print(json.dumps({"folder": str(output), **verdict.as_dict()}))  # noqa: T201

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgewren.errors import UsageError
 from edgewren_train.lora_recipe import LoraRecipe
-from edgewren_train.seeds import some_seeds
+from edgewren_train.verbs.options import some_seeds
 
 if TYPE_CHECKING:
     from edgewren_train.epoch_choice import Choosing

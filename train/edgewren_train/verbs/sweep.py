@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from edgewren.errors import UsageError
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import USUAL_LENGTH, LoraRecipe
-from edgewren_train.seeds import some_seeds
-from edgewren_train.verbs import train as commands
+from edgewren_train.verbs import options, terminal
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
@@ -42,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--output sweep\n  edgewren train lora tweets.csv --label-column bias --from-sweep sweep",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands.add_data(lora)
+    options.add_data(lora)
     lora.add_argument("--output", "-o", metavar="DIR", help="folder for results (default: NAME-sweep)")
     lora.add_argument("--encoder", default=MINILM, metavar="NAME", help=f"default: {MINILM}")
     lora.add_argument("--normaliser", choices=("none", "http"), default="http", help="default: http")
@@ -68,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     lora.add_argument(
         "--seeds",
-        type=some_seeds,
+        type=options.some_seeds,
         default=(0, 1, 2),
         metavar="A,B,…",
         help="train each setting so often (default: 0,1,2)",
@@ -108,9 +107,9 @@ def _run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     if args.retrain:
         check_output(Path(args.retrain), force=args.force)
-    data = commands.read(args, others=[args.group_column] if args.group_column else [])
-    output = Path(args.output or f"{commands.stem(args.train)}-sweep")
-    bar = commands.bar(_trainings(plan), "training", unit=" runs")
+    data = options.read(args, others=[args.group_column] if args.group_column else [])
+    output = Path(args.output or f"{options.stem(args.train)}-sweep")
+    bar = terminal.bar(_trainings(plan), "training", unit=" runs")
 
     def on_run(run: Run) -> None:
         bar(1)
@@ -121,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
                 else f"balanced accuracy {run.best.balanced_accuracy:.3f}, epoch {run.best.epoch} of {len(run.scores)} "
                 f"seen, {run.seconds:.0f} s{', given up' if run.pruned else ''}"
             )
-            commands.say(f"{describe(run.settings)}, seed {run.seed}: {told}")
+            terminal.say(f"{describe(run.settings)}, seed {run.seed}: {told}")
 
     runs = run_sweep(
         data,
@@ -129,7 +128,7 @@ def _run(args: argparse.Namespace) -> int:
         plan,
         groups=data.others[args.group_column] if args.group_column else None,
         jobs=args.jobs,
-        device=commands.torch_device(args.device),
+        device=options.torch_device(args.device),
         force=args.force,
         on_run=on_run,
     )
@@ -203,9 +202,9 @@ def _retrain(args: argparse.Namespace, data: LabelledTexts, folder: Path) -> Non
         encoder_spec=choice.encoder,
         recipe=choice.recipe,
         normaliser=choice.normaliser,
-        device=commands.torch_device(args.device),
-        say=commands.say,
+        device=options.torch_device(args.device),
+        say=terminal.say,
         show_progress=sys.stderr.isatty(),
     )
     if not args.json:
-        commands.print_summary(summary, as_json=False)
+        terminal.print_summary(summary, as_json=False)

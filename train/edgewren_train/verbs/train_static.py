@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgewren.errors import UsageError
-from edgewren_train.verbs import train as commands
+from edgewren_train.verbs import options, ridge_options, terminal
 
 
 def add_parser(recipes: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,8 +20,8 @@ def add_parser(recipes: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--teacher bundles/bias-ridge",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands.add_common(static)
-    commands.add_ridge_options(static)
+    options.add_common(static)
+    ridge_options.add_settings(static)
     static.add_argument("--distill", metavar="TEXTS", help="file with unlabelled texts in --text-column")
     static.add_argument("--teacher", metavar="BUNDLE", help="bundle whose answers to those texts are learnt")
     static.set_defaults(run=_run, extra="train")
@@ -33,14 +33,14 @@ def _run(args: argparse.Namespace) -> int:
     from edgewren.bundle import Bundle
     from edgewren_train.static_run import Teaching, run_static
 
-    settings = commands.ridge_settings(args)
+    settings = ridge_options.settings(args)
     if (args.distill is None) != (args.teacher is None):
         raise UsageError("--distill TEXTS and --teacher BUNDLE belong together: give both, or neither.")
     if args.teacher is not None and args.no_calibration:
         raise UsageError("--no-calibration: a distilled model has its teacher's temperature. Leave it out.")
     if args.teacher is None and args.device == "cuda":
         raise UsageError("--device cuda is where the --teacher computes. Static models are trained on the CPU.")
-    data, test, output = commands.prepare(args)
+    data, test, output = options.prepare(args)
     teaching = None
     if args.distill is not None:
         # Read first: a file that cannot be read should not cost the loading of a model.
@@ -50,6 +50,6 @@ def _run(args: argparse.Namespace) -> int:
         whole = next((name for name in ("fp32", "int8", "fp16") if name in variants), None)
         teacher = Classifier.load(args.teacher, device=args.device, variant=whole)
         teaching = Teaching(teacher, texts, args.distill)
-    summary = run_static(data, output, settings, test=test, teaching=teaching, say=commands.say)
-    commands.print_summary(summary, as_json=args.json)
+    summary = run_static(data, output, settings, test=test, teaching=teaching, say=terminal.say)
+    terminal.print_summary(summary, as_json=args.json)
     return 0
