@@ -21,11 +21,12 @@ import torch
 
 from edgewren.cli.main import main
 from edgewren.errors import InputError, ResumeError
-from edgewren_train import lora, sweep, sweep_files, sweep_study
+from edgewren_train import lora, sweep, sweep_choice, sweep_files, sweep_study
 from edgewren_train.epoch_watch import EpochScore
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.search_space import parse_axis
-from edgewren_train.sweep import Run, SweepPlan, run_sweep
+from edgewren_train.sweep import run_sweep
+from edgewren_train.sweep_plan import Run, SweepPlan
 
 TEXTS, LABELS = tiny_models.toy_texts(40)
 DATA = tiny_models.labelled(TEXTS, LABELS)
@@ -96,7 +97,7 @@ def test_an_interrupted_sweep_goes_on_and_loses_one_training_at_most(plan, tmp_p
     runs = run_sweep(DATA, tmp_path / "out", plan)
     assert len(trained) == 8 + 1
     assert Counter((run.settings["rank"], run.settings["alpha"], run.seed) for run in runs) == Counter(set(trained))
-    assert len(sweep.complete(runs, plan.seeds)) == 4
+    assert len(sweep_choice.complete(runs, plan.seeds)) == 4
 
 
 @pytest.mark.slow
@@ -161,13 +162,13 @@ def test_of_equal_settings_seldom_one_is_called_worse_than_the_best():
 
 def test_a_setting_without_all_seeds_cannot_win():
     runs = [*made(1, (0.7, 0.7)), *made(2, (0.9,)), *made(3, (0.95, 0.95), pruned=True)]
-    assert sweep.winner(runs, (0, 1))[0].settings["rank"] == 1
+    assert sweep_choice.winner(runs, (0, 1))[0].settings["rank"] == 1
     with pytest.raises(InputError, match="No setting finished"):
-        sweep.winner(made(2, (0.9,)), (0, 1))
+        sweep_choice.winner(made(2, (0.9,)), (0, 1))
 
 
 def test_retraining_ends_after_the_median_epoch_on_the_same_schedule():
-    recipe = sweep.chosen_recipe(made(2, (0.7, 0.7, 0.7), epoch=4), LoraRecipe(epochs=15))
+    recipe = sweep_choice.chosen_recipe(made(2, (0.7, 0.7, 0.7), epoch=4), LoraRecipe(epochs=15))
     assert (recipe.rank, recipe.alpha, recipe.epochs, recipe.stop_after) == (2, 16, 15, 5)
 
 

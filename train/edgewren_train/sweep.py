@@ -15,109 +15,21 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, UsageError
 from edgewren_train import lora
-from edgewren_train.epoch_watch import EpochScore, EpochWatch, median_epoch
-from edgewren_train.folds import check_share, one_split
+from edgewren_train.epoch_watch import EpochScore, EpochWatch
+from edgewren_train.folds import one_split
 from edgewren_train.lora_model import LoraBase, load_base
-from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.run_log import RunLog
-from edgewren_train.search_space import Axis, describe, grid, recipe_of
+from edgewren_train.search_space import grid, recipe_of
+from edgewren_train.sweep_plan import Run, SweepPlan
 from edgewren_train.sweep_study import next_trial, open_study, restore_killed, suggest, tell_failed
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SweepPlan:
-    """What to search, on which parts of the rows.
-
-    Attributes:
-        axes: settings that vary.
-        base: all other settings.
-        seeds: each setting is trained once per seed.
-        validation: share of the rows held out, another part for each seed.
-        patience: epochs without a lower log loss after which a training ends; 0: never.
-        trials: settings to try where an axis is a range; with lists alone, all combinations are tried.
-        prune: give up settings that are worse than the median of the others at the same epoch.
-    """
-
-    encoder: str
-    axes: tuple[Axis, ...]
-    base: LoraRecipe = dataclasses.field(default_factory=LoraRecipe)
-    normaliser: str = "http"
-    seeds: tuple[int, ...] = (0, 1, 2)
-    validation: float = 0.2
-    patience: int = 3
-    trials: int = 20
-    prune: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UsageError(f"seeds are {list(self.seeds)}, expected at least one, each once.")
-        check_share(self.validation)
-        if self.trials < 1:
-            raise UsageError(f"trials is {self.trials}, expected at least 1.")
-        for settings in grid([axis for axis in self.axes if not axis.is_range]):
-            recipe_of(settings, self.base)  # refuses what is out of range before anything takes time
-        for axis in self.axes:
-            if axis.is_range:
-                for end in (axis.low, axis.high):
-                    recipe_of({axis.name: end}, self.base)
-
-    @property
-    def is_grid(self) -> bool:
-        return not any(axis.is_range for axis in self.axes)
-
-    def as_dict(self, data: LabelledTexts) -> dict[str, Any]:
-        return {
-            "data_sha256": data.sha256,
-            "rows": len(data.texts),
-            "labels": list(data.classes),
-            "encoder": self.encoder,
-            "normaliser": self.normaliser,
-            "axes": {axis.name: axis.as_dict() for axis in self.axes},
-            "base": dataclasses.asdict(self.base),
-            "seeds": list(self.seeds),
-            "validation": self.validation,
-            "patience": self.patience,
-            "prune": self.prune,
-        }
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of one setting with one seed.
-
-    Attributes:
-        best: of `scores`; where there are none, epoch 0 with figures that are not finite.
-        pruned: it was given up early.
-        failed: why it failed; empty where it did not.
-    """
-
-    settings: dict[str, Any]
-    seed: int
-    scores: tuple[EpochScore, ...]
-    best: EpochScore
-    seconds: float
-    rows_trained: int
-    rows_held_out: int
-    pruned: bool = False
-    failed: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        scores = [score.as_dict() for score in self.scores]
-        return {**dataclasses.asdict(self), "scores": scores, "best": self.best.as_dict()}
-
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> Run:
-        scores = tuple(EpochScore.from_dict(score) for score in record["scores"])
-        return cls(**{**record, "scores": scores, "best": EpochScore.from_dict(record["best"])})
 
 
 class _SettingFailedError(Exception):
@@ -373,34 +285,3 @@ def _work_with_few_threads(jobs: int, worker: int, *args: Any) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, granted_cores() // jobs))
     _work(*args, worker=worker)
-
-
-def winner(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:
-    """Return the runs of the setting with the best mean score among those that finished all seeds.
-
-    Raises:
-        InputError: no setting did.
-    """
-    finished = complete(runs, seeds)
-    if not finished:
-        raise InputError("No setting finished all its seeds. Run the same command again: it goes on.")
-    return max(finished, key=lambda group: sum(run.best.balanced_accuracy for run in group))
-
-
-def complete(runs: Sequence[Run], seeds: Sequence[int]) -> list[list[Run]]:
-    """Return the runs of each setting that has one of every seed, in the order of seeds."""
-    by_setting: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        if not run.pruned and not run.failed:
-            by_setting.setdefault(json.dumps(run.settings, sort_keys=True), {})[run.seed] = run
-    return [[group[seed] for seed in seeds] for group in by_setting.values() if set(seeds) <= set(group)]
-
-
-def chosen_recipe(group: Sequence[Run], base: LoraRecipe) -> LoraRecipe:
-    """Return the recipe to retrain on all rows: the setting, ended after the median epoch that its seeds chose."""
-    recipe = recipe_of(group[0].settings, base)
-    return dataclasses.replace(recipe, stop_after=median_epoch(run.best for run in group))
-
-
-def name_of(group: Sequence[Run]) -> str:
-    return describe(group[0].settings)

@@ -15,7 +15,8 @@ from edgewren_train import charts
 from edgewren_train.comparison_files import csv_text
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import Pair, PairedTest, all_pairs
-from edgewren_train.sweep import Run, SweepPlan, chosen_recipe, complete, name_of, winner
+from edgewren_train.sweep_choice import chosen_recipe, complete, name_of, winner
+from edgewren_train.sweep_plan import Run, SweepPlan
 
 _FILE = "sweep.json"
 

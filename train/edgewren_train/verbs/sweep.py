@@ -16,7 +16,7 @@ from edgewren_train.verbs import options, terminal
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
-    from edgewren_train.sweep import Run, SweepPlan
+    from edgewren_train.sweep_plan import Run, SweepPlan
 
 _TRIALS = 20
 
@@ -161,7 +161,7 @@ def _next(args: argparse.Namespace, output: Path) -> str:
 
 def _plan(args: argparse.Namespace) -> SweepPlan:
     from edgewren_train.search_space import DEFAULT, KINDS, parse_axis
-    from edgewren_train.sweep import SweepPlan
+    from edgewren_train.sweep_plan import SweepPlan
 
     given = {name: getattr(args, name) for name in KINDS if getattr(args, name) is not None}
     if not given.keys() & {"rank", "alpha"} and not any(":" in text for text in given.values()):
