@@ -12,8 +12,8 @@ from typing import Any
 
 from edgewren.display import shortened
 from edgewren.errors import OutputError
-from edgewren_train import charts
 from edgewren_train.comparison import Comparison, pareto_front
+from edgewren_train.comparison_plot import Point, pareto
 from edgewren_train.paired_tests import NEGLIGIBLE
 
 _NAME_COLUMNS = 44
@@ -138,9 +138,9 @@ def write(comparison: Comparison, folder: Path) -> None:
         (folder / "comparison.json").write_text(document + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Free space, run again.") from error
-    charts.pareto(
+    pareto(
         [
-            charts.Point(item.name, item.cost.texts_per_s, item.balanced_accuracy, item.name in front)
+            Point(item.name, item.cost.texts_per_s, item.balanced_accuracy, item.name in front)
             for item in comparison.judged
         ],
         folder / "pareto.png",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.errors import InputError, OutputError
-from edgewren_train import charts
+from edgewren_train import sweep_plots
 from edgewren_train.comparison_files import csv_text
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import Pair, PairedTest, all_pairs
@@ -210,7 +210,7 @@ def _draw(found: Sequence[Setting], plan: SweepPlan, folder: Path) -> list[str]:
             values = setting.runs[0].settings
             cells.setdefault((values[row], values[column]), (setting.mean, setting.deviation))
         best = found[0].runs[0].settings
-        charts.heat_map(
+        sweep_plots.heat_map(
             cells,
             row_name=row.replace("_", " "),
             column_name=column.replace("_", " "),
@@ -220,7 +220,7 @@ def _draw(found: Sequence[Setting], plan: SweepPlan, folder: Path) -> list[str]:
         return ["heatmap.png"]
     if not varied:
         return []
-    charts.scatter(
+    sweep_plots.scatter(
         {name: [setting.runs[0].settings[name] for setting in found] for name in varied},
         [setting.mean for setting in found],
         folder / "sweep.png",
