@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from edgewren.cli.main import main
 from edgewren.errors import InputError
-from edgewren_train import candidate_features, comparison, comparison_files, embedding, lora
+from edgewren_train import candidate_features, comparison_files, embedding, lora, ridge
 from edgewren_train.candidate import Candidate, combine
 from edgewren_train.comparison import Comparison, Cost, Design, Judged, compare, pareto_front
 from edgewren_train.depth import cut, depth_of
@@ -161,7 +161,7 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(sentence_folder, tm
     candidates = combine({"encoder": [str(sentence_folder("bert"))], "alphas": ["wide", "classic"]})
     whole = compare(DATA, tmp_path / "whole", candidates, DESIGN)
     fits = []
-    real = comparison.ridge.fit
+    real = ridge.fit
 
     def stopping(*args, **options):
         fits.append(1)
@@ -169,7 +169,7 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(sentence_folder, tm
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(comparison.ridge, "fit", stopping)
+    monkeypatch.setattr(ridge, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         compare(DATA, tmp_path / "out", candidates, DESIGN)
     resumed = compare(DATA, tmp_path / "out", candidates, DESIGN)

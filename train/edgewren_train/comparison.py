@@ -5,29 +5,22 @@ Each text is embedded once per encoder, depth and normaliser; what is finished i
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, OutputError
 from edgewren.metrics import Estimate
-from edgewren_train import lora, ridge
 from edgewren_train.candidate import Candidate, names
-from edgewren_train.candidate_features import Embedded, Features
-from edgewren_train.depth_run import shallowest_as_good
+from edgewren_train.candidate_features import Features
+from edgewren_train.candidate_records import Records
+from edgewren_train.candidate_training import train_lora, train_ridge
 from edgewren_train.folds import Fold, repeated_folds
-from edgewren_train.lora_model import load_base
-from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import Pair, all_pairs, mean_score
-from edgewren_train.prediction import predict_logits
 from edgewren_train.run_log import RunLog
 
 logger = logging.getLogger(__name__)
@@ -129,7 +122,7 @@ def compare(
     for name, reason in failures.items():
         say(f"{name}: failed: {reason}")
     judged = [
-        _judged(named[candidate], candidate, _Records(log, candidate), folds)
+        _judged(named[candidate], candidate, Records(log, candidate), folds)
         for candidate in candidates
         if named[candidate] not in failures
     ]
@@ -163,7 +156,7 @@ def _judge_all(
     # Candidates that share an encoder follow each other, so that one set of embeddings is in memory at a time.
     for candidate in sorted(named, key=lambda item: (item.encoder, item.normaliser, str(item.depth), item.recipe)):
         name = named[candidate]
-        records = _Records(log, candidate)
+        records = Records(log, candidate)
 
         def advance(done: int, name: str = name) -> None:
             if on_fold:
@@ -171,9 +164,9 @@ def _judge_all(
 
         try:
             if candidate.recipe == "ridge":
-                _judge_ridge(data, folds, candidate, records, features, advance)
+                train_ridge(data, folds, candidate, records, features, advance)
             else:
-                _judge_lora(data, folds, candidate, records, device, advance)
+                train_lora(data, folds, candidate, records, device, advance)
         except OutputError:
             raise
         except EdgewrenError as error:
@@ -185,172 +178,7 @@ def _judge_all(
     return failures
 
 
-class _Records:
-    """What the log holds of one candidate: scores by (repeat, fold), and its size and speed."""
-
-    def __init__(self, log: RunLog, candidate: Candidate) -> None:
-        self._log = log
-        self._key = json.loads(json.dumps(candidate.as_dict()))
-        if self._key["depth"] is None:  # logs of whole encoders that are older than depths go on, too
-            del self._key["depth"]
-        self.scores: dict[tuple[int, int], dict[str, float]] = {}
-        self.cost: dict[str, float] = {}
-        for record in log:
-            if record.get("candidate") == self._key:
-                if "cost" in record:
-                    self.cost = record["cost"]
-                else:
-                    self.scores[record["repeat"], record["fold"]] = record
-
-    def add_cost(self, texts_per_s: float, parameters: int, parameter_bytes: int) -> None:
-        self.cost = {
-            "texts_per_s": round(texts_per_s, 2),
-            "parameters": parameters,
-            "megabytes": round(parameter_bytes / 1e6, 2),
-        }
-        self._log.append({"candidate": self._key, "cost": self.cost})
-
-    def add_score(
-        self, fold: Fold, true: Sequence[str], predicted: Sequence[str], train_s: float, **further: int
-    ) -> None:
-        from sklearn.metrics import balanced_accuracy_score, f1_score
-
-        record = {
-            "candidate": self._key,
-            "repeat": fold.repeat,
-            "fold": fold.number,
-            "rows_trained": len(fold.train),
-            "rows_held_out": len(fold.held_out),
-            "balanced_accuracy": float(balanced_accuracy_score(true, predicted)),
-            "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0)),
-            "train_s": round(train_s, 4),
-            **further,
-        }
-        self.scores[fold.repeat, fold.number] = record
-        self._log.append(record)
-
-    def missing(self, folds: Iterable[Fold]) -> list[Fold]:
-        return [fold for fold in folds if (fold.repeat, fold.number) not in self.scores]
-
-
-def _judge_ridge(
-    data: LabelledTexts,
-    folds: Sequence[Fold],
-    candidate: Candidate,
-    records: _Records,
-    features: Features,
-    advance: Callable[[int], None],
-) -> None:
-    missing = records.missing(folds)
-    if not missing and records.cost:
-        advance(len(folds))
-        return
-    if candidate.depth == "auto":
-        _judge_chosen_depths(data, missing, candidate, records, features.at_each_depth(candidate), advance)
-        return
-    embedded = features.of(candidate)
-    if not records.cost:
-        _add_cost(records, embedded, len(data.classes))
-    for fold in missing:
-        start = time.perf_counter()
-        head = _fit(embedded.values, data, fold, candidate)
-        seconds = time.perf_counter() - start
-        _add_score(records, head, embedded.values, data, fold, seconds)
-        advance(len(records.scores))
-
-
-def _judge_chosen_depths(
-    data: LabelledTexts,
-    missing: Sequence[Fold],
-    candidate: Candidate,
-    records: _Records,
-    at_depth: dict[int, Embedded],
-    advance: Callable[[int], None],
-) -> None:
-    """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
-    grid, extend = candidate.alpha_grid()
-    for fold in missing:
-        start = time.perf_counter()
-        choice = shallowest_as_good(
-            {depth: embedded.values[fold.train] for depth, embedded in at_depth.items()},
-            [data.labels[row] for row in fold.train.tolist()],
-            alphas=grid,
-            extend=extend,
-        )
-        values = at_depth[choice.depth].values
-        head = _fit(values, data, fold, candidate)
-        seconds = time.perf_counter() - start
-        _add_score(records, head, values, data, fold, seconds, depth=choice.depth)
-        advance(len(records.scores))
-    if not records.cost:
-        chosen = Counter(int(record["depth"]) for record in records.scores.values())
-        _add_cost(records, at_depth[min(chosen, key=lambda depth: (-chosen[depth], depth))], len(data.classes))
-
-
-def _fit(values: NDArray[np.float32], data: LabelledTexts, fold: Fold, candidate: Candidate) -> ridge.RidgeHead:
-    grid, extend = candidate.alpha_grid()
-    return ridge.fit(values[fold.train], [data.labels[row] for row in fold.train.tolist()], alphas=grid, extend=extend)
-
-
-def _add_score(
-    records: _Records,
-    head: ridge.RidgeHead,
-    values: NDArray[np.float32],
-    data: LabelledTexts,
-    fold: Fold,
-    seconds: float,
-    **further: int,
-) -> None:
-    true = [data.labels[row] for row in fold.held_out.tolist()]
-    records.add_score(fold, true, head.predict(values[fold.held_out], data.classes), seconds, **further)
-
-
-def _add_cost(records: _Records, embedded: Embedded, classes: int) -> None:
-    head = (embedded.values.shape[1] + 1) * (1 if classes == 2 else classes)
-    records.add_cost(embedded.texts_per_s, embedded.parameters + head, embedded.parameter_bytes + 4 * head)
-
-
-def _judge_lora(
-    data: LabelledTexts,
-    folds: Sequence[Fold],
-    candidate: Candidate,
-    records: _Records,
-    device: str,
-    advance: Callable[[int], None],
-) -> None:
-    """Train on every training part for all epochs of the recipe: held-out rows choose nothing."""
-    missing = records.missing(folds)
-    if not missing and records.cost:
-        advance(len(folds))
-        return
-    recipe = candidate.lora or LoraRecipe()
-    base = load_base(
-        candidate.encoder,
-        data.classes,
-        max_length=recipe.max_length,
-        normaliser=candidate.normaliser,
-        seed=recipe.seed,
-        depth=candidate.depth if isinstance(candidate.depth, int) else None,
-    )
-    ids = base.tokenizer.encode(data.texts).ids
-    labels = data.class_indices.tolist()
-    for fold in missing:
-        start = time.perf_counter()
-        rows = fold.train.tolist()
-        fitted = lora.fit(base, [ids[row] for row in rows], [labels[row] for row in rows], recipe, device=device)
-        seconds = time.perf_counter() - start
-        held_out = fold.held_out.tolist()
-        start = time.perf_counter()
-        logits = predict_logits(fitted.model, [ids[row] for row in held_out])
-        predicting = time.perf_counter() - start
-        if not records.cost:
-            records.add_cost(len(held_out) / max(predicting, 1e-9), fitted.total, 4 * fitted.total)
-        predicted = [data.classes[index] for index in logits.argmax(axis=1)]
-        records.add_score(fold, [data.labels[row] for row in held_out], predicted, seconds)
-        advance(len(records.scores))
-
-
-def _judged(name: str, candidate: Candidate, records: _Records, folds: Sequence[Fold]) -> Judged:
+def _judged(name: str, candidate: Candidate, records: Records, folds: Sequence[Fold]) -> Judged:
     ordered = [records.scores[key] for key in sorted(records.scores)]
     if len(ordered) != len(folds):
         raise InputError(f"{name} has {len(ordered)} of {len(folds)} folds. Run the same command again: it goes on.")

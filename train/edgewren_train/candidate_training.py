@@ -1,0 +1,139 @@
+"""Trains a candidate on the folds that its records lack, and judges it on the rows held out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewren.archive.labelled import LabelledTexts
+from edgewren_train import lora, ridge
+from edgewren_train.candidate import Candidate
+from edgewren_train.candidate_features import Embedded, Features
+from edgewren_train.candidate_records import Records
+from edgewren_train.depth_run import shallowest_as_good
+from edgewren_train.folds import Fold
+from edgewren_train.lora_model import load_base
+from edgewren_train.lora_recipe import LoraRecipe
+from edgewren_train.prediction import predict_logits
+
+
+def train_ridge(
+    data: LabelledTexts,
+    folds: Sequence[Fold],
+    candidate: Candidate,
+    records: Records,
+    features: Features,
+    advance: Callable[[int], None],
+) -> None:
+    """Fit a head on every part that the records lack; `advance` is told how many they hold."""
+    missing = records.missing(folds)
+    if not missing and records.cost:
+        advance(len(folds))
+        return
+    if candidate.depth == "auto":
+        _train_chosen_depths(data, missing, candidate, records, features.at_each_depth(candidate), advance)
+        return
+    embedded = features.of(candidate)
+    if not records.cost:
+        _add_cost(records, embedded, len(data.classes))
+    for fold in missing:
+        start = time.perf_counter()
+        head = _fit(embedded.values, data, fold, candidate)
+        seconds = time.perf_counter() - start
+        _add_score(records, head, embedded.values, data, fold, seconds)
+        advance(len(records.scores))
+
+
+def _train_chosen_depths(
+    data: LabelledTexts,
+    missing: Sequence[Fold],
+    candidate: Candidate,
+    records: Records,
+    at_depth: dict[int, Embedded],
+    advance: Callable[[int], None],
+) -> None:
+    """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
+    grid, extend = candidate.alpha_grid()
+    for fold in missing:
+        start = time.perf_counter()
+        choice = shallowest_as_good(
+            {depth: embedded.values[fold.train] for depth, embedded in at_depth.items()},
+            [data.labels[row] for row in fold.train.tolist()],
+            alphas=grid,
+            extend=extend,
+        )
+        values = at_depth[choice.depth].values
+        head = _fit(values, data, fold, candidate)
+        seconds = time.perf_counter() - start
+        _add_score(records, head, values, data, fold, seconds, depth=choice.depth)
+        advance(len(records.scores))
+    if not records.cost:
+        chosen = Counter(int(record["depth"]) for record in records.scores.values())
+        _add_cost(records, at_depth[min(chosen, key=lambda depth: (-chosen[depth], depth))], len(data.classes))
+
+
+def _fit(values: NDArray[np.float32], data: LabelledTexts, fold: Fold, candidate: Candidate) -> ridge.RidgeHead:
+    grid, extend = candidate.alpha_grid()
+    return ridge.fit(values[fold.train], [data.labels[row] for row in fold.train.tolist()], alphas=grid, extend=extend)
+
+
+def _add_score(
+    records: Records,
+    head: ridge.RidgeHead,
+    values: NDArray[np.float32],
+    data: LabelledTexts,
+    fold: Fold,
+    seconds: float,
+    **further: int,
+) -> None:
+    true = [data.labels[row] for row in fold.held_out.tolist()]
+    records.add_score(fold, true, head.predict(values[fold.held_out], data.classes), seconds, **further)
+
+
+def _add_cost(records: Records, embedded: Embedded, classes: int) -> None:
+    head = (embedded.values.shape[1] + 1) * (1 if classes == 2 else classes)
+    records.add_cost(embedded.texts_per_s, embedded.parameters + head, embedded.parameter_bytes + 4 * head)
+
+
+def train_lora(
+    data: LabelledTexts,
+    folds: Sequence[Fold],
+    candidate: Candidate,
+    records: Records,
+    device: str,
+    advance: Callable[[int], None],
+) -> None:
+    """Train on every part that the records lack, for all epochs of the recipe: held-out rows choose nothing."""
+    missing = records.missing(folds)
+    if not missing and records.cost:
+        advance(len(folds))
+        return
+    recipe = candidate.lora or LoraRecipe()
+    base = load_base(
+        candidate.encoder,
+        data.classes,
+        max_length=recipe.max_length,
+        normaliser=candidate.normaliser,
+        seed=recipe.seed,
+        depth=candidate.depth if isinstance(candidate.depth, int) else None,
+    )
+    ids = base.tokenizer.encode(data.texts).ids
+    labels = data.class_indices.tolist()
+    for fold in missing:
+        start = time.perf_counter()
+        rows = fold.train.tolist()
+        fitted = lora.fit(base, [ids[row] for row in rows], [labels[row] for row in rows], recipe, device=device)
+        seconds = time.perf_counter() - start
+        held_out = fold.held_out.tolist()
+        start = time.perf_counter()
+        logits = predict_logits(fitted.model, [ids[row] for row in held_out])
+        predicting = time.perf_counter() - start
+        if not records.cost:
+            records.add_cost(len(held_out) / max(predicting, 1e-9), fitted.total, 4 * fitted.total)
+        predicted = [data.classes[index] for index in logits.argmax(axis=1)]
+        records.add_score(fold, [data.labels[row] for row in held_out], predicted, seconds)
+        advance(len(records.scores))
