@@ -21,7 +21,8 @@ COPIES = 20  # a static model does 1,200 tweets in 40 ms: too short to time
 
 
 def quality(data: LabelledTexts, encoder_spec: str, seed: int) -> None:
-    from edgewren.metrics import compare, evaluate
+    from edgewren.metrics import evaluate
+    from edgewren.paired_comparison import compare
     from edgewren_train import depth, embedding, exit_heads, ridge, static
     from edgewren_train.encoders import load_encoder
     from edgewren_train.exit_plan import ExitPlan

@@ -72,6 +72,8 @@ FLOORS = (
         "word_table",
         "batching",
         "metrics",
+        "bootstrap",
+        "paired_comparison",
         "quantification",
         "probabilities",
         "calibration",

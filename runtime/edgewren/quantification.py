@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgewren.bootstrap import check_bootstrap
 from edgewren.errors import InputError
 from edgewren.evaluations import unbiased
-from edgewren.metrics import check_bootstrap
 
 MINIMUM_ROWS_PER_CLASS = 10
 """Fewer labelled rows of a class say next to nothing about how it is mistaken."""

@@ -1,4 +1,4 @@
-"""`edgewren.metrics` against scikit-learn, scipy, an explicit bootstrap, and figures worked out by hand."""
+"""`edgewren.metrics` and `paired_comparison` against scikit-learn, scipy, an explicit bootstrap, and figures worked out by hand."""
 
 from __future__ import annotations
 
@@ -15,14 +15,8 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from edgewren.errors import InputError, UsageError
-from edgewren.metrics import (
-    Estimate,
-    Evaluation,
-    compare,
-    confusion_matrix,
-    evaluate,
-    mcnemar_exact,
-)
+from edgewren.metrics import Estimate, Evaluation, confusion_matrix, evaluate
+from edgewren.paired_comparison import compare, mcnemar_exact
 from edgewren.probabilities import expected_calibration_error
 
 IntArray = NDArray[np.int64]
@@ -153,7 +147,7 @@ def test_a_95_percent_interval_holds_the_truth_about_95_times_in_100() -> None:
 
 def test_many_draws_are_made_in_blocks_without_a_seam(monkeypatch: pytest.MonkeyPatch, columns: Columns) -> None:
     true, predicted, _ = columns
-    monkeypatch.setattr("edgewren.metrics._CELLS_AT_ONCE", 30)
+    monkeypatch.setattr("edgewren.bootstrap._CELLS_AT_ONCE", 30)
     in_blocks = evaluate(named(true), named(predicted), LABELS, resamples=3001)
     monkeypatch.undo()
     assert in_blocks == evaluate(named(true), named(predicted), LABELS, resamples=3001)

@@ -1,7 +1,7 @@
 """Several trained models as one: the mean of their calibrated logits. Built where it beats each member, and proved.
 
 Judged on out-of-fold logits over the same folds, so no row's members or temperatures have seen it. Two tests are made
-on the same rows: of balanced accuracy (paired stratified bootstrap, `edgewren.metrics.compare`), which decides, and of
+on the same rows: of balanced accuracy (`edgewren.paired_comparison`'s stratified bootstrap), which decides, and of
 log loss. The result is a trained model of kind "ensemble" that holds its members' folders; export makes one graph of
 it.
 """
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from edgewren.calibration import Sharpness, cross_fitted, cross_fitted_mean, fit_temperature, judge
 from edgewren.errors import InputError, UsageError
 from edgewren.folders import written_whole
-from edgewren.metrics import Comparison, Estimate, Evaluation, compare, evaluate
+from edgewren.metrics import Estimate, Evaluation, evaluate
+from edgewren.paired_comparison import Comparison, compare
 from edgewren_train.calibration import calibrate
 from edgewren_train.model import TRAINED_MODEL, Description
 from edgewren_train.out_of_fold import FILE, OutOfFold

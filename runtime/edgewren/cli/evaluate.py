@@ -16,7 +16,8 @@ from edgewren.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts
     from edgewren.classifier import Classifier
-    from edgewren.metrics import Comparison, Evaluation
+    from edgewren.metrics import Evaluation
+    from edgewren.paired_comparison import Comparison
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from edgewren import metrics
     from edgewren.archive.labelled import read_labelled
     from edgewren.classifier import Classifier
+    from edgewren.paired_comparison import compare
 
     if args.heatmap:
         from edgewren.picture import check_available
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     comparison = None
     if len(models) == 2:
         known = dict.fromkeys(models[0].labels + models[1].labels)
-        comparison = metrics.compare(data.labels, predictions[0], predictions[1], list(known), **options)
+        comparison = compare(data.labels, predictions[0], predictions[1], list(known), **options)
     _print(args, data, models, evaluations, comparison)
     if args.heatmap:  # last: a full disk costs the picture alone
         from edgewren.heatmap import draw
