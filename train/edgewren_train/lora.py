@@ -81,47 +81,17 @@ def fit(
     Raises:
         InputError: as `train` does.
     """
-    import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import PrinterCallback, Trainer, set_seed
 
     set_seed(recipe.seed)
     targets = recipe.target_modules or default_target_modules(base.model)
-    check_target_modules(base.model, targets)
-    config = LoraConfig(
-        task_type="SEQ_CLS",
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules=list(targets),
-        layers_to_transform=adapted_layers(base.model, recipe.adapt_layers),
-        modules_to_save=list(base.fresh) or None,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for what that has renamed
-        try:
-            model = get_peft_model(copy.deepcopy(base.model), config)
-        except ValueError as error:
-            raise InputError(
-                f"{type(base.model).__name__} has nothing called {', '.join(targets)} "
-                f"{'in these layers ' if recipe.adapt_layers else ''}to adapt. The head has no adapters, since it is "
-                "trained whole, and layers that share their weights (ALBERT) are not told apart. Choose other "
-                "--target-modules, or leave --adapt-layers out."
-            ) from error
+    model = _with_adapters(base, targets, recipe)
     trainable, total = (int(count) for count in model.get_nb_trainable_parameters())
     announce(
         f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%}), adapters on {', '.join(targets)}"
     )
     precision = _precision(recipe.precision, device)
     losses: list[float] = []
-
-    class _Rows(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return len(ids)
-
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            return {"input_ids": ids[index], "labels": int(labels[index])}
-
     pad_id = base.model.config.pad_token_id or 0
     width = base.max_length if recipe.padding == "max" else None
     with (
@@ -132,7 +102,7 @@ def fit(
         trainer = Trainer(
             model=model,
             args=_training_arguments(recipe, scratch, precision, device, progress=progress),
-            train_dataset=_Rows(),
+            train_dataset=_dataset(ids, labels),
             data_collator=lambda rows: _collate(rows, pad_id, width),
             compute_loss_func=_weighted_loss(labels, base.model.config.num_labels, recipe.class_weights),
             callbacks=[_epochs_callback(losses, watch, recipe.stop_after, device)],
@@ -155,6 +125,51 @@ def fit(
         seconds=seconds,
         loss=tuple(losses),
     )
+
+
+def _with_adapters(base: LoraBase, targets: Sequence[str], recipe: LoraRecipe) -> Any:
+    """Return a copy of the model with fresh adapters on the target modules.
+
+    Raises:
+        InputError: as `train` does.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    check_target_modules(base.model, targets)
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=list(targets),
+        layers_to_transform=adapted_layers(base.model, recipe.adapt_layers),
+        modules_to_save=list(base.fresh) or None,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for what that has renamed
+        try:
+            return get_peft_model(copy.deepcopy(base.model), config)
+        except ValueError as error:
+            raise InputError(
+                f"{type(base.model).__name__} has nothing called {', '.join(targets)} "
+                f"{'in these layers ' if recipe.adapt_layers else ''}to adapt. The head has no adapters, since it is "
+                "trained whole, and layers that share their weights (ALBERT) are not told apart. Choose other "
+                "--target-modules, or leave --adapt-layers out."
+            ) from error
+
+
+def _dataset(ids: Sequence[Sequence[int]], labels: Sequence[int]) -> Any:
+    """Return token rows and class indices as the Trainer takes them."""
+    import torch
+
+    class _Rows(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(ids)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"input_ids": ids[index], "labels": int(labels[index])}
+
+    return _Rows()
 
 
 @contextlib.contextmanager

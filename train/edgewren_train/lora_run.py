@@ -6,7 +6,7 @@ Prints nothing: what people should see on the way goes to `say`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,9 @@ def run_lora(
     if choosing is not None:
         choice, kept = choose_epochs(base_of, data, recipe, choosing, device=device, progress=show_progress, say=say)
         recipe = replace(recipe, stop_after=choice.epochs)
-
-    def fitted(texts: Sequence[str], labels: Sequence[str], announce: Say) -> LoraResult:
-        indices = [data.classes.index(name) for name in labels]
-        return lora.train(base, texts, indices, recipe, device=device, progress=show_progress, announce=announce)
-
+    trainer = _Trainer(base, data, recipe, device, show_progress)
     temperature, account = 1.0, dict[str, Any]()
-    held_out = _lora_out_of_fold(asked, data, split, recipe.seed, fitted, leaving, say) if split is not None else None
+    held_out = trainer.out_of_fold(asked, split, leaving, say) if split is not None else None
     if held_out is not None:
         evaluations[held_out.name] = evaluate_held_out(held_out, data, recipe.seed)
         temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
@@ -100,7 +96,7 @@ def run_lora(
     if choosing is not None and not choosing.refit:
         result = merge(base, kept, ids)
     else:
-        result = fitted(data.texts, data.labels, say)
+        result = trainer.train(range(len(data.texts)), say)
     say(_as_text(result))
     left: Exits | None = None
     if leaving is not None and held_out is not None:
@@ -149,6 +145,48 @@ def _training_facts(result: LoraResult, choice: EpochChoice | None) -> dict[str,
 
 
 @dataclass(frozen=True)
+class _Trainer:
+    """Trains one recipe on one encoder, on all rows or on some."""
+
+    base: LoraBase
+    data: LabelledTexts
+    recipe: lora.LoraRecipe
+    device: str
+    show_progress: bool
+
+    def train(self, rows: Iterable[int], announce: Say) -> LoraResult:
+        rows = list(rows)
+        true = self.data.class_indices
+        return lora.train(
+            self.base,
+            [self.data.texts[row] for row in rows],
+            [int(true[row]) for row in rows],
+            self.recipe,
+            device=self.device,
+            progress=self.show_progress,
+            announce=announce,
+        )
+
+    def out_of_fold(self, ids: Sequence[Sequence[int]], split: Split, leaving: ExitHeads | None, say: Say) -> OutOfFold:
+        """Train once per part on the rows outside it, and return the logits of those inside.
+
+        Args:
+            ids: of the rows, then of the halves that heads of exits learn from.
+        """
+
+        def logits_of(training: Any, rows: Any) -> Any:
+            say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")
+            result = self.train(training, logger.info)
+            if leaving is None:
+                return predict_logits(result.model, [ids[row] for row in rows])
+            full, means = predict_layers(result.model, ids, leaving.layers)
+            leaving.hold_out(means, full, training, rows)
+            return full[rows]
+
+        return hold_out(self.data.labels, split, self.recipe.seed, logits_of)
+
+
+@dataclass(frozen=True)
 class _Judge:
     """Judges a model before and after training, on the test file or, for want of one, on the training rows."""
 
@@ -168,33 +206,6 @@ class _Judge:
 
     def evaluate(self, predicted: Sequence[str]) -> Evaluation:
         return evaluate(self.rows.labels, predicted, self.classes, seed=self.seed)
-
-
-def _lora_out_of_fold(
-    ids: Sequence[Sequence[int]],
-    data: LabelledTexts,
-    split: Split,
-    seed: int,
-    fitted: Callable[[Sequence[str], Sequence[str], Say], LoraResult],
-    leaving: ExitHeads | None,
-    say: Say,
-) -> OutOfFold:
-    """Train once per part on the rows outside it, and return the logits of those inside.
-
-    Args:
-        ids: of the rows, then of the halves that heads of exits learn from.
-    """
-
-    def logits_of(training: Any, rows: Any) -> Any:
-        say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")
-        result = fitted([data.texts[row] for row in training], [data.labels[row] for row in training], logger.info)
-        if leaving is None:
-            return predict_logits(result.model, [ids[row] for row in rows])
-        full, means = predict_layers(result.model, ids, leaving.layers)
-        leaving.hold_out(means, full, training, rows)
-        return full[rows]
-
-    return hold_out(data.labels, split, seed, logits_of)
 
 
 def _evaluate_validation(choice: EpochChoice, data: LabelledTexts) -> tuple[str, Evaluation]:
