@@ -356,6 +356,36 @@ def test_a_full_disk_behind_standard_output_exits_6(tiny_bundle, verb):
     assert done.stderr == "edgewren: error: Standard output cannot be written: No space left on device.\n"
 
 
+class Host(io.RawIOBase):
+    """A stream of a host process, as notebooks have it: no file, and maybe it takes nothing."""
+
+    def __init__(self, error=None):
+        self.written, self._error = b"", error
+
+    def writable(self):
+        return True
+
+    def write(self, data, /):
+        if self._error is not None:
+            raise self._error
+        self.written += bytes(data)
+        return len(data)
+
+
+def test_a_hosts_unbuffered_stream_without_file_is_written_to_and_stays(tiny_bundle, monkeypatch):
+    raw = Host()
+    stream = io.TextIOWrapper(raw, write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["info", str(tiny_bundle)]) == 0
+    assert sys.stdout is stream
+    assert b"neutral, partisan" in raw.written
+
+
+def test_a_hosts_standard_error_that_takes_nothing_changes_no_exit_code(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Host(OSError(28, "full")), write_through=True))
+    assert main(["info", "no such bundle"]) == 3
+
+
 def test_a_closed_pipe_ends_quietly_with_6(tiny_bundle, tmp_path):
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "good vote\n" * 50_000)

@@ -258,6 +258,7 @@ def _prepare_streams() -> None:
     """Put something in the place of standard streams that whoever started us has closed (`2>&-`), and let standard
     output escape what its encoding does not have, as Python lets standard error: labels come in any alphabet.
     """
+    ours = sys.stdout is sys.__stdout__  # not a host's
     if sys.stderr is None:  # `print` would write to stdout instead
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  for good
     elif sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
@@ -266,9 +267,8 @@ def _prepare_streams() -> None:
         sys.stderr = io.TextIOWrapper(told, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     if sys.stdout is None:  # writing fails, as it would without Python
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
-    elif isinstance(
-        getattr(sys.stdout, "buffer", None), io.RawIOBase
-    ):  # PYTHONUNBUFFERED: `print` would lose what a full pipe leaves
+    elif ours and isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        # PYTHONUNBUFFERED: `print` would lose what a full pipe leaves
         sys.stdout = open(  # noqa: SIM115  for good
             sys.stdout.fileno(), "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False
         )
@@ -316,7 +316,8 @@ def _flush() -> None:
 
 
 def _say(message: str) -> None:
-    print(f"edgewren: {escaped(message)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a host's own stream: the process's never fails
+        print(f"edgewren: {escaped(message)}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> int:
