@@ -65,7 +65,7 @@ def _smallest(
 
 def _own_group(controller: str, groups: Path) -> PurePosixPath:
     """Return the process's group of a controller of version 1, or of version 2 ("")."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # some sandboxes write lines of their own
         for line in groups.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
             _, controllers, path = line.split(":", 2)
             if controller in controllers.split(","):

@@ -80,8 +80,9 @@ def tree(root, files):
         ("0::/../other\n", {"cpu.max": "100000 100000\n", "memory.max": "7\n"}, 1.0, 7),  # outside of the namespace
         ("0::/docker/abc\n", {"cpu.max": "100000 100000\n", "memory.max": "7\n"}, 1.0, 7),  # mounted as the root
         ("", {"cpu.max": "0 0\n"}, None, None),
+        ("\nnone\n", {"cpu.max": "100000 100000\n", "memory.max": "7\n"}, 1.0, 7),
     ],
-    ids=["systemd", "above", "version 1", "outside", "not mounted", "nonsense"],
+    ids=["systemd", "above", "version 1", "outside", "not mounted", "nonsense", "no groups"],
 )
 def test_the_smallest_limit_on_the_way_up_counts(tmp_path, groups, files, cores, memory):
     tree(tmp_path / "root", files)
