@@ -31,13 +31,6 @@ def rows(path: Path, **options):
         return list(table)
 
 
-@pytest.fixture(autouse=True)
-def _field_limit():
-    before = csv.field_size_limit(2**20)  # as the command line sets it
-    yield
-    csv.field_size_limit(before)
-
-
 # CSV and TSV
 
 

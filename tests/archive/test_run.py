@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from edgewren import Classifier
 from edgewren.archive import compression
+from edgewren.archive.field_limit import FIELD_LIMIT
 from edgewren.archive.readers import open_table
 from edgewren.archive.run import score_archive
 from edgewren.cli.main import main
@@ -315,6 +316,35 @@ def test_long_fields_are_read_whoever_calls_and_the_hosts_limit_stays(tmp_path, 
         assert csv.field_size_limit() == 2**22
     finally:
         csv.field_size_limit(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_that_is_forked_while_others_read_has_the_hosts_limit():
+    before = csv.field_size_limit(1000)
+    reading, forked = threading.Event(), threading.Event()
+
+    def read():
+        with FIELD_LIMIT:
+            reading.set()
+            forked.wait()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        reading.wait()
+        child = os.fork()
+        if not child:
+            at_once = csv.field_size_limit()
+            with FIELD_LIMIT:
+                pass
+            os._exit((at_once, csv.field_size_limit()) != (1000, 1000))
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        forked.set()
+        thread.join()
+        after = csv.field_size_limit(before)
+    assert after == 1000
 
 
 def test_a_pipe_is_read_once_wherever_it_stands(tmp_path, classifier):

@@ -16,11 +16,14 @@ class _FieldLimit:
     def __init__(self) -> None:
         self._holders = 0
         self._before = 0
-        self.renew()
+        self._lock = threading.Lock()
         renew_after_fork(self)
 
     def renew(self) -> None:
         self._lock = threading.Lock()
+        if self._holders:  # threads of the parent, which are not here to let go
+            self._holders = 0
+            self._restore()
 
     def __enter__(self) -> None:
         with self._lock:
@@ -32,8 +35,12 @@ class _FieldLimit:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._holders -= 1
-            if not self._holders and csv.field_size_limit() == MAXIMUM_FIELD_CHARACTERS:  # else it was set by others
-                csv.field_size_limit(self._before)
+            if not self._holders:
+                self._restore()
+
+    def _restore(self) -> None:
+        if csv.field_size_limit() == MAXIMUM_FIELD_CHARACTERS:  # else it was set by others
+            csv.field_size_limit(self._before)
 
 
 FIELD_LIMIT = _FieldLimit()
