@@ -41,9 +41,6 @@ VERBS = (
 def _restore_process(monkeypatch):
     """`run` owns its process; here it shares one."""
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", os.environ.get("ORT_DISABLE_TELEMETRY", "1"))
-    before = csv.field_size_limit()
-    yield
-    csv.field_size_limit(before)
 
 
 @pytest.fixture
@@ -303,6 +300,24 @@ def test_a_broken_plugin_is_told_and_takes_no_other_verb_with_it(monkeypatch, ca
     assert "Mend or remove the package" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_plugin_that_ends_the_process_is_broken_too(monkeypatch, capsys, code):
+    monkeypatch.setattr(cli.metadata, "entry_points", plugin_raising(SystemExit(code)))
+    assert main(["none"]) == 2
+    assert f"the verb extra of others:add is broken: SystemExit: {code}\n" in capsys.readouterr().err
+
+
+def test_what_no_plugin_should_raise_shows_no_traceback(monkeypatch, capsys):
+    class Panic(BaseException):
+        pass
+
+    monkeypatch.setattr(cli.metadata, "entry_points", plugin_raising(Panic("of Rust")))
+    assert main(["doctor"]) == 9
+    err = capsys.readouterr().err
+    assert "unexpected Panic: of Rust" in err
+    assert "Traceback" not in err
+
+
 def test_interrupt_while_the_command_line_is_parsed_exits_130(monkeypatch, capsys):
     monkeypatch.setattr(cli.metadata, "entry_points", plugin_raising(KeyboardInterrupt()))
     assert main(["doctor"]) == 130
@@ -379,6 +394,14 @@ def test_a_hosts_unbuffered_stream_without_file_is_written_to_and_stays(tiny_bun
     assert main(["info", str(tiny_bundle)]) == 0
     assert sys.stdout is stream
     assert b"neutral, partisan" in raw.written
+
+
+def test_a_hosts_stream_of_text_alone_gets_the_scored_rows(tweets, tiny_bundle, tmp_path, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["score", str(tweets), "--model", str(tiny_bundle)]) == 0
+    assert main(["score", str(tweets), "--model", str(tiny_bundle), "--output", str(tmp_path / "out.csv")]) == 0
+    assert stream.getvalue().encode() == (tmp_path / "out.csv").read_bytes()
 
 
 def test_a_hosts_standard_error_that_takes_nothing_changes_no_exit_code(monkeypatch):

@@ -142,6 +142,9 @@ class StandardOutput:
     def write(self, data: bytes) -> None:
         left = memoryview(data)
         with self._reported():
+            if not hasattr(sys.stdout, "buffer"):  # a host's, which takes text alone, as in notebooks
+                sys.stdout.write(data.decode("utf-8", "backslashreplace"))
+                return
             while left:
                 # Unbuffered, as with PYTHONUNBUFFERED, it may take a part only; None: it is full and does not wait.
                 taken = sys.stdout.buffer.write(left)

@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn whatever happens into a message on stderr and an exit code."""
     _prepare_streams()
+    debug = os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0")
     try:
         args = parse(argv)
     except SystemExit as ending:  # after --help, which standard output may not take
@@ -97,8 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_and_tell(lambda: code, debug=False)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
+    except BaseException as error:  # noqa: BLE001  such as panics of Rust extensions that a plugin imports
+        return _unexpected(error, debug=debug)
     with _signals_raise():
-        debug = args.debug or os.environ.get("EDGEWREN_DEBUG", "0") not in ("", "0")
+        debug = debug or args.debug
         return _run_and_tell(lambda: run(args), debug=debug)
 
 
@@ -190,7 +193,7 @@ def _add_plugins(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     for entry in sorted(metadata.entry_points(group="edgewren.commands"), key=_train_before_export):
         try:
             entry.load()(verbs)
-        except Exception as error:  # noqa: BLE001  whatever others' modules raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever others' modules raise
             verbs.choices[entry.name] = _UnavailableVerb(entry.name, error)
             if not isinstance(error, (ImportError, AttributeError)):
                 what = f"warning: the verb {entry.name} of {entry.value} is broken: {type(error).__name__}: "
@@ -204,7 +207,7 @@ def _train_before_export(entry: metadata.EntryPoint) -> tuple[bool, str]:
 class _UnavailableVerb(argparse.ArgumentParser):
     """Accepts whatever arguments the verb would, and answers with what to install."""
 
-    def __init__(self, name: str, error: Exception) -> None:
+    def __init__(self, name: str, error: BaseException) -> None:
         super().__init__(prog=f"edgewren {name}", add_help=False)
         self._name = name
         self._error = error
