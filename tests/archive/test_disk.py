@@ -184,6 +184,17 @@ def test_an_output_that_is_replaced_leaves_its_permissions_to_the_new_one(classi
     assert stat.S_IMODE(output.stat().st_mode) == kept
 
 
+def test_the_users_and_groups_that_a_replaced_file_ran_as_are_not_taken_over(classifier, source, folder):
+    (folder / "whole").write_text("old")
+    (folder / "o.csv").write_text("old")
+    for path in folder.iterdir():
+        path.chmod(0o6755)
+    score_archive(classifier, [source], folder / "o.csv", force=True)
+    whole = WholeFile(folder / "whole", force=True)
+    whole.finish()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o755}
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o664])
 def test_a_whole_file_takes_over_the_permissions_of_the_one_before(tmp_path, mode):
     path = tmp_path / "o.txt"

@@ -26,7 +26,7 @@ from edgewren.archive.direct import State
 from edgewren.archive.disk import Disk
 from edgewren.archive.journal import Journal
 from edgewren.archive.table import Encoder
-from edgewren.archive.whole_file import check_place, mode_of
+from edgewren.archive.whole_file import check_place, mode_of, permissions_of
 from edgewren.errors import EdgewrenError, InvariantError, OutputError, ResumeError, UsageError
 
 PARTIAL_SUFFIX = ".partial"
@@ -95,7 +95,7 @@ class JournaledOutput:
             self._check_no_links()
             mode = mode_of(self.path)
         # What is written beside it holds the same texts. Its owner, who is us, has to go on writing.
-        self._mode = None if mode is None else stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IWUSR
+        self._mode = None if mode is None else permissions_of(mode) | stat.S_IRUSR | stat.S_IWUSR
         journal_path = self._beside(journal.SUFFIX)
         self._is_first = disk.size(journal_path) is None
         if self._is_first and not resume:

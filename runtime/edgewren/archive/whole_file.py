@@ -100,7 +100,7 @@ class WholeFile:
                 self._partial.unlink()
 
     def _made(self, mode: int | None) -> BinaryIO:
-        permissions = 0o666 if mode is None else stat.S_IMODE(mode)
+        permissions = 0o666 if mode is None else permissions_of(mode)
         made = open(  # noqa: SIM115  Path.open gives no permissions
             self._partial, "xb", opener=lambda name, flags: os.open(name, flags, permissions)
         )
@@ -124,6 +124,11 @@ def check_place(path: Path, name: str) -> None:
         raise OutputError(f"{name} is a folder, expected a file name.")
     if not os.path.isdir(path.parent):  # noqa: PTH112
         raise OutputError(f"{name} cannot be written: there is no folder {path.parent}. Make it first.")
+
+
+def permissions_of(mode: int) -> int:
+    """Return the permissions in a file's mode, for a file that takes its place: who it runs as is not taken over."""
+    return stat.S_IMODE(mode) & 0o777
 
 
 def mode_of(path: Path) -> int | None:
