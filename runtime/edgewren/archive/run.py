@@ -168,13 +168,13 @@ def _go_journaled(
     run: _Run, target: JournaledOutput, encoder: Encoder, packed: Compression | None, *, resumable: bool
 ) -> Report:
     """Begin or go on, and keep of a run that fails what another one can go on from."""
+    if target.unfinished:  # before anything is touched: its inputs may have changed
+        run.go_on(target.state)
     try:
         target.begin(run.fingerprint, resumable=resumable, encoder=encoder, packed=packed)
     except OutputError:
         target.discard_unbegun()
         raise
-    if target.unfinished:
-        run.go_on(target.state)
     try:
         return run.go(target)
     except BaseException as error:
