@@ -33,6 +33,9 @@ class Bundle:
 
     def __init__(self, path: Path, manifest: Manifest, sha256: str) -> None:
         self.path = path
+        """As it was named: so words and reports name it."""
+        self.folder = path.absolute()
+        """Where it is read: second sessions and forked children read later, maybe in another working directory."""
         self.manifest = manifest
         self.sha256 = sha256
         """SHA-256 of manifest.json: pins the whole bundle, since the manifest pins every other file."""
@@ -76,8 +79,7 @@ class Bundle:
                 f"{folder} is another bundle than required: its {MANIFEST} has SHA-256 {digest}, expected {wanted}. "
                 "Get the bundle that was meant."
             )
-        # Absolute: second sessions and forked children read files later, maybe from another working directory.
-        bundle = cls(folder.absolute(), Manifest.from_json(raw, folder / MANIFEST), digest)
+        bundle = cls(folder, Manifest.from_json(raw, folder / MANIFEST), digest)
         expected = bundle._expected()
         check_listing(folder, {MANIFEST: None, **{name: entry.bytes for name, entry in expected.items()}})
         for name in bundle.manifest.files if check_files else ():
@@ -128,7 +130,7 @@ class Bundle:
         expected = self._expected().get(name)
         if expected is None:
             raise BundleFileError(f"{self.path / name} is not named in {MANIFEST}.")
-        return read_regular(self.path / name, expected.bytes)
+        return read_regular(self.folder / name, expected.bytes)
 
     def compare(self, name: str, data: bytes) -> None:
         """Do the second third of `read`: compare size and SHA-256. Needs next to nothing of the interpreter's lock."""

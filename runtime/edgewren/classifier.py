@@ -358,7 +358,7 @@ class Classifier:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reload, (str(self.bundle.path), self.bundle.sha256, self.device, self.threads, self.variant)
+        return _reload, (str(self.bundle.folder), self.bundle.sha256, self.device, self.threads, self.variant)
 
     def __repr__(self) -> str:
         return (
