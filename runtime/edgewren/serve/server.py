@@ -123,4 +123,7 @@ class _DrainingServer(uvicorn.Server):
         ending = asyncio.create_task(super().shutdown(sockets))
         while not ending.done() and not self.force_exit:  # which uvicorn forgets where asyncio waits for connections
             await asyncio.wait([ending], timeout=_LOOK_AGAIN_S)
-        ending.cancel()
+        if ending.done():
+            await ending
+        else:
+            ending.cancel()
