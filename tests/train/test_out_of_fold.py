@@ -77,6 +77,22 @@ def test_too_few_rows_of_a_class_are_refused_by_name():
         hold_out(["a", "a", "b"], Split(share=0.5), 0, fake_logits)
 
 
+@pytest.mark.parametrize("spec", ["folds:5", "validation:0.3"])
+def test_copies_of_a_text_are_held_out_together(spec):
+    """A model that has seen a row's copy knows its label: 300 tweets, each three times, were all right."""
+    labels = ["a", "b", "b"] * 20
+    same = np.arange(60) % 30
+    for training, rows in Split.parse(spec).parts(labels, 0, same):
+        assert not set(same[training]) & set(same[rows])
+        assert sorted([*training, *rows]) == list(range(60))
+        assert {labels[row] for row in rows} == {"a", "b"}
+
+
+def test_copies_count_once_where_rows_of_a_class_are_too_few():
+    with pytest.raises(InputError, match="5 folds need 5 distinct texts of each class; 'b' has 1"):
+        hold_out(["a"] * 10 + ["b"] * 10, Split(folds=5), 0, fake_logits, np.array([*range(10), *[10] * 10]))
+
+
 def test_rare_labels_are_counted_once_for_all_rows():
     """For each row all were counted anew: a time that grows with the square of the rows."""
     labels = ["a", *(f"c{row % 5}" for row in range(300_000))]

@@ -8,9 +8,11 @@ from sklearn.linear_model import Ridge, RidgeClassifierCV, RidgeCV
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tests.fixtures.tiny_models import labelled
 
 from edgewren.errors import UsageError
 from edgewren_train.ridge import CLASSIC_GRID, WIDE_GRID, cross_validate, fit, fit_values
+from edgewren_train.ridge_settings import RidgeSettings
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -153,6 +155,19 @@ def test_cross_validation_does_not_leak():
     assert (
         np.mean(np.array(fit(features, labels, alphas=[1.0]).predict(features, ("a", "b"))) == labels) > 0.8
     )  # the control: on rows that it has seen
+
+
+def test_copies_of_a_text_do_not_leak():
+    """600 rows of 200 texts without any signal, each three times with other links: 1.000 [1.000, 1.000] before."""
+    draw = np.random.default_rng(8)
+    features = np.tile(draw.normal(size=(200, 400)).astype(np.float32), (3, 1))
+    labels = draw.permutation(["a", "b"] * 100).tolist() * 3
+    texts = [f"text {row % 200} https://t.co/{row}" for row in range(600)]
+    told = []
+    held_out = RidgeSettings("minilm").cross_validate(features, labelled(texts, labels), told.append)
+    assert 0.35 < np.mean(np.array(held_out.predicted(("a", "b"))) == np.array(labels)) < 0.65
+    (note,) = told
+    assert "400 of 600 rows repeat an earlier row's text" in note
 
 
 def test_cross_validated_labels_are_those_of_heads_fitted_without_the_row():

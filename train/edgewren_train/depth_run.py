@@ -16,6 +16,7 @@ from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import UsageError
 from edgewren_train import depth as depths
 from edgewren_train import embedding, ridge
+from edgewren_train.duplicates import copies, fewest_texts
 from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.out_of_fold import OutOfFold
 
@@ -63,7 +64,7 @@ def choose_depth(
         if not 1 <= depth <= layers:
             raise UsageError(f"--depth is {depth}, expected 1 to {layers} for this encoder (0: 'train static').")
         return depth, {"layers": depth, "of": layers}
-    counted = min(folds if folds >= 2 else _FOLDS, *(data.labels.count(name) for name in data.classes))
+    counted = min(folds if folds >= 2 else _FOLDS, fewest_texts(data.labels, copies(data.texts)))
     if counted < 2:
         raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
     true = data.class_indices

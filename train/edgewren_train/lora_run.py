@@ -26,7 +26,15 @@ from edgewren_train.merging import merge
 from edgewren_train.model import save_lora
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 from edgewren_train.prediction import predict_layers, predict_logits
-from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions, warn_of_one_label
+from edgewren_train.run_summary import (
+    Say,
+    Summary,
+    data_facts,
+    evaluate_held_out,
+    library_versions,
+    tell_copies,
+    warn_of_one_label,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +191,7 @@ class _Trainer:
             leaving.hold_out(means, full, training, rows)
             return full[rows]
 
-        return hold_out(self.data.labels, split, self.recipe.seed, logits_of)
+        return hold_out(self.data.labels, split, self.recipe.seed, logits_of, tell_copies(self.data.texts, say))
 
 
 @dataclass(frozen=True)

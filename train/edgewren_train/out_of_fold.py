@@ -52,30 +52,50 @@ class Split:
         """What an evaluation on these rows is called."""
         return f"{self.folds}-fold cross-validation" if self.folds else f"validation part ({self.share:.0%} held out)"
 
-    def parts(self, labels: Sequence[str], seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    def parts(
+        self, labels: Sequence[str], seed: int, copies: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Yield (training rows, held-out rows), stratified by label and shuffled by `seed`.
+
+        Args:
+            copies: for each row the first one with the same text (`duplicates.copies`); they are held out together and
+                counted as one row with the rarest of their labels. None: all texts differ.
 
         Raises:
             InputError: a class has too few rows.
         """
         from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
+        first = np.arange(len(labels)) if copies is None else copies
+        distinct, texts = np.unique(first, return_inverse=True)
+        counts = Counter(labels)
+        ordered = sorted(counts, key=lambda name: (counts[name], name))
+        place = {name: index for index, name in enumerate(ordered)}
+        rarest_of = np.full(len(distinct), len(ordered))
+        np.minimum.at(rarest_of, texts, [place[name] for name in labels])
+        names = np.array(ordered)[rarest_of]
         if self.folds:
-            counts = Counter(labels)
+            counts = Counter(name for name, _ in set(zip(labels, texts.tolist(), strict=True)))
             rarest = min(counts, key=counts.__getitem__)
             if counts[rarest] < self.folds:
+                what = "rows" if len(distinct) == len(labels) else "distinct texts"
                 raise InputError(
-                    f"{self.folds} folds need {self.folds} rows of each class; {rarest!r} has {counts[rarest]}. "
+                    f"{self.folds} folds need {self.folds} {what} of each class; {rarest!r} has {counts[rarest]}. "
                     "Use fewer folds, or --calibrate none."
                 )
             splitter = StratifiedKFold(self.folds, shuffle=True, random_state=seed)
         else:
             splitter = StratifiedShuffleSplit(1, test_size=self.share, random_state=seed)
         try:
-            yield from splitter.split(np.zeros(len(labels)), np.asarray(labels))
+            for training, held_out in splitter.split(np.zeros(len(names)), names):
+                if len(names) == len(labels):
+                    yield training, held_out
+                else:
+                    inside = np.isin(texts, held_out)
+                    yield np.flatnonzero(~inside), np.flatnonzero(inside)
         except ValueError as error:
             raise InputError(
-                f"{self.name} cannot be made of {len(labels)} rows: {error} Use --calibrate none."
+                f"{self.name} cannot be made of {len(names)} rows: {error} Use --calibrate none."
             ) from error
 
 
@@ -140,17 +160,19 @@ def hold_out(
     split: Split,
     seed: int,
     logits_of: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.floating]],
+    copies: NDArray[np.int64] | None = None,
 ) -> OutOfFold:
     """Hold rows out part by part and ask for their logits.
 
     Args:
         labels: of all rows.
         logits_of: trains on the first rows and returns logits [n, classes] of the second.
+        copies: as of `Split.parts`.
     """
     rows: list[NDArray[np.intp]] = []
     folds: list[NDArray[np.int64]] = []
     logits: list[NDArray[np.float64]] = []
-    for number, (training, held_out) in enumerate(split.parts(labels, seed)):
+    for number, (training, held_out) in enumerate(split.parts(labels, seed, copies)):
         rows.append(held_out)
         folds.append(np.full(len(held_out), number, dtype=np.int64))
         logits.append(np.asarray(logits_of(training, held_out), dtype=np.float64))

@@ -171,10 +171,11 @@ def cross_validate(
     seed: int,
     alphas: Sequence[float] = WIDE_GRID,
     extend: bool = True,
+    copies: NDArray[np.int64] | None = None,
 ) -> OutOfFold:
     """Return the out-of-fold logits of each row. Scaler and alpha are fitted anew inside every training part.
 
-    Stratified and shuffled by `seed`; every class must have at least `folds` rows.
+    Stratified and shuffled by `seed`; every class must have at least `folds` rows. `copies` as of `Split.parts`.
     """
     names = np.asarray(labels)
 
@@ -182,7 +183,7 @@ def cross_validate(
         head = fit(features[training], names[training].tolist(), alphas=alphas, extend=extend)
         return head.logits(features[held_out])
 
-    return hold_out(labels, Split(folds=folds), seed, held_out_logits)
+    return hold_out(labels, Split(folds=folds), seed, held_out_logits, copies)
 
 
 def _beyond_edge(best: float, tried: Sequence[float]) -> list[float]:

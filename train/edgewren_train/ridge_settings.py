@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from edgewren.archive.labelled import LabelledTexts
 from edgewren_train import ridge
+from edgewren_train.duplicates import copies, fewest_texts
 from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.run_summary import tell_copies
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,24 @@ class RidgeSettings:
 
     def folded(self, data: LabelledTexts) -> partial[OutOfFold]:
         """Return a function: features and a number of folds to out-of-fold logits."""
-        return partial(ridge.cross_validate, labels=data.labels, seed=self.seed, alphas=self.alphas, extend=self.extend)
+        return partial(
+            ridge.cross_validate,
+            labels=data.labels,
+            seed=self.seed,
+            alphas=self.alphas,
+            extend=self.extend,
+            copies=copies(data.texts),
+        )
 
     def cross_validate(
         self, features: NDArray[np.float32], data: LabelledTexts, say: Callable[[str], None]
     ) -> OutOfFold | None:
         """Cross-validate with as many folds as the rarest class allows; None where that is fewer than two."""
-        counted = min(self.folds, *(data.labels.count(name) for name in data.classes))
+        if not self.folds:
+            return None
+        same = tell_copies(data.texts, say)
+        counted = min(self.folds, fewest_texts(data.labels, same))
         if counted < self.folds:
-            say(f"cross-validation with {counted} folds instead of {self.folds}: the rarest class has {counted} rows")
+            what = "texts that differ" if len(np.unique(same)) < len(same) else "rows"
+            say(f"cross-validation with {counted} folds instead of {self.folds}: the rarest class has {counted} {what}")
         return self.folded(data)(features, folds=counted) if counted >= 2 else None

@@ -8,9 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 import edgewren
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
+from edgewren_train.duplicates import copies
 from edgewren_train.model import Description
 from edgewren_train.out_of_fold import OutOfFold
 
@@ -94,6 +98,18 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def tell_copies(texts: Sequence[str], say: Say) -> NDArray[np.int64]:
+    """Return which texts are copies of which (`duplicates.copies`), and tell if there are any."""
+    found = copies(texts)
+    repeated = int((found != np.arange(len(texts))).sum())
+    if repeated:
+        say(
+            f"note: {repeated:,} of {len(texts):,} rows repeat an earlier row's text (links apart). Copies are held "
+            "out together, but intervals and a ridge's alpha take all rows for independent: better remove copies"
+        )
+    return found
 
 
 def warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:
