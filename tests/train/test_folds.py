@@ -38,6 +38,15 @@ def test_repeats_of_the_largest_seed_go_on_from_0():
     assert np.array_equal(folds[5].held_out, repeated_folds(LABELS, folds=5, repeats=1, seed=0)[0].held_out)
 
 
+def test_copies_of_a_text_are_in_one_part():
+    copies = np.arange(60) % 30
+    folds = repeated_folds(LABELS, folds=5, repeats=2, seed=0, copies=copies)
+    train, held_out = one_split(LABELS, share=0.3, seed=0, copies=copies)
+    for part, rest in [(fold.train, fold.held_out) for fold in folds] + [(train, held_out)]:
+        assert not set(copies[part]) & set(copies[rest])
+        assert sorted([*part, *rest]) == list(range(60))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.lists(st.integers(0, 11), min_size=60, max_size=60))
 def test_nobody_is_in_both_parts(seed, authors):

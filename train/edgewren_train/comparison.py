@@ -19,6 +19,7 @@ from edgewren_train.candidate import Candidate, names
 from edgewren_train.candidate_features import Features
 from edgewren_train.candidate_records import Records
 from edgewren_train.candidate_training import train_lora, train_ridge
+from edgewren_train.duplicates import copies
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.paired_tests import Pair, all_pairs, mean_score
 from edgewren_train.run_log import RunLog
@@ -107,7 +108,14 @@ def compare(
         InputError: too few rows for these folds, or no candidate could be judged.
         ResumeError: the folder holds a comparison on other rows or folds.
     """
-    folds = repeated_folds(data.labels, folds=design.folds, repeats=design.repeats, seed=design.seed, groups=groups)
+    folds = repeated_folds(
+        data.labels,
+        folds=design.folds,
+        repeats=design.repeats,
+        seed=design.seed,
+        groups=groups,
+        copies=copies(data.texts),
+    )
     plan = {
         "data_sha256": data.sha256,
         "rows": len(data.texts),

@@ -11,6 +11,7 @@ from typing import Any
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import UsageError
 from edgewren_train import lora
+from edgewren_train.duplicates import copies
 from edgewren_train.epoch_watch import EpochScore, EpochWatch, median_epoch
 from edgewren_train.folds import one_split
 from edgewren_train.lora_model import Fitted, LoraBase
@@ -122,7 +123,8 @@ def choose_epochs(
     tried: list[Tried] = []
     first: Fitted | None = None
     for seed in choosing.seeds:
-        train, held_out = one_split(data.labels, share=choosing.share, seed=seed, groups=groups)
+        same = copies(data.texts)
+        train, held_out = one_split(data.labels, share=choosing.share, seed=seed, groups=groups, copies=same)
         base = base_of(seed)
         ids = base.tokenizer.encode(data.texts).ids
         watch = EpochWatch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.errors import InputError, UsageError
+from edgewren_train.out_of_fold import Split
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,21 @@ class Fold:
 
 
 def repeated_folds(
-    labels: Sequence[str], *, folds: int, repeats: int, seed: int, groups: Sequence[str] | None = None
+    labels: Sequence[str],
+    *,
+    folds: int,
+    repeats: int,
+    seed: int,
+    groups: Sequence[str] | None = None,
+    copies: NDArray[np.int64] | None = None,
 ) -> list[Fold]:
     """Return `repeats` shuffled stratified cross-validations of `folds` parts each, the same for the same seed.
 
     Args:
         labels: of each row; every part has about the same shares of them.
         groups: of each row; all rows of a group lie in the same part (scikit-learn's StratifiedGroupKFold), so that
-            nobody is in both. None: rows are independent.
+            nobody is in both. None: rows are independent, but for `copies`.
+        copies: for each row the first one with the same text; without groups, copies lie in the same part.
 
     Raises:
         UsageError: fewer than 2 folds, or no repeat.
@@ -41,12 +49,11 @@ def repeated_folds(
         raise UsageError(f"folds is {folds} and repeats {repeats}, expected at least 2 and 1.")
     names = np.asarray(labels)
     _check_counts(labels, groups, folds)
-    rows = np.arange(len(names))
     seeds = [(seed + repeat) % 2**32 for repeat in range(repeats)]  # scikit-learn takes none beyond
     out = [
         Fold(repeat, number, train, held_out)
         for repeat, own_seed in enumerate(seeds)
-        for number, (train, held_out) in enumerate(_splitter(folds, own_seed, groups).split(rows, names, groups))
+        for number, (train, held_out) in enumerate(_parts(labels, folds, own_seed, groups, copies))
     ]
     for fold in out:
         missing = sorted(set(labels) - set(names[fold.train])) or sorted(set(labels) - set(names[fold.held_out]))
@@ -65,9 +72,15 @@ def check_share(share: float) -> None:
 
 
 def one_split(
-    labels: Sequence[str], *, share: float, seed: int, groups: Sequence[str] | None = None
+    labels: Sequence[str],
+    *,
+    share: float,
+    seed: int,
+    groups: Sequence[str] | None = None,
+    copies: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return row indices (train, held out) with about `share` of the rows held out, stratified, whole groups together.
+    """Return row indices (train, held out) with about `share` of the rows held out, stratified, whole groups together,
+    and without groups all `copies` of a text.
 
     Raises:
         UsageError: share is not between 0 and 1.
@@ -78,24 +91,26 @@ def one_split(
         # The part of a grouped cross-validation whose size is nearest to the share.
         fold = repeated_folds(labels, folds=max(2, round(1 / share)), repeats=1, seed=seed, groups=groups)[0]
         return fold.train, fold.held_out
-    from sklearn.model_selection import StratifiedShuffleSplit
-
     _check_counts(labels, None, 2)
     try:
-        splitter = StratifiedShuffleSplit(1, test_size=share, random_state=seed)
-        train, held_out = next(splitter.split(np.zeros(len(labels)), np.asarray(labels)))
-    except ValueError as error:
+        train, held_out = next(Split(share=share).parts(labels, seed, copies))
+    except InputError as error:
         raise InputError(
             f"{len(labels)} rows cannot be split with a share of {share:g} held out: {error} Take another share."
         ) from error
     return np.sort(train), np.sort(held_out)
 
 
-def _splitter(folds: int, seed: int, groups: Sequence[str] | None) -> Any:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+def _parts(
+    labels: Sequence[str], folds: int, seed: int, groups: Sequence[str] | None, copies: NDArray[np.int64] | None
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    from sklearn.model_selection import StratifiedGroupKFold
 
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    return kind(folds, shuffle=True, random_state=seed)
+    if groups is None:
+        return Split(folds=folds).parts(labels, seed, copies)
+    splitter: Any = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = splitter.split(labels, np.asarray(labels), groups)
+    return parts
 
 
 def _check_counts(labels: Sequence[str], groups: Sequence[str] | None, folds: int) -> None:

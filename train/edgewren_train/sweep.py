@@ -21,6 +21,7 @@ from typing import Any
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, UsageError
 from edgewren_train import lora
+from edgewren_train.duplicates import copies
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
 from edgewren_train.folds import one_split
 from edgewren_train.lora_model import LoraBase, load_base
@@ -171,7 +172,13 @@ class _Trainer:
 
     def run(self, settings: dict[str, Any], seed: int, report: Callable[[EpochScore], bool]) -> Run:
         base = self._base(seed)
-        train, held_out = one_split(self._data.labels, share=self._plan.validation, seed=seed, groups=self._groups)
+        train, held_out = one_split(
+            self._data.labels,
+            share=self._plan.validation,
+            seed=seed,
+            groups=self._groups,
+            copies=copies(self._data.texts),
+        )
         pruned = False
 
         def on_epoch(score: EpochScore) -> bool:
