@@ -116,6 +116,14 @@ class Evaluation:
             figures = "  ".join(figure.as_text() for figure in (row.precision, row.recall, row.f1))
             lines.append(f"{name:<{width}}  {figures}  {row.support:>7}  {row.predicted:>9}")
 
+        without_width = [row.support for row in self.classes if row.support and row.recall.low == row.recall.high]
+        if without_width:
+            rows = min(without_width)
+            unseen = 1 - ((1 - self.confidence) / 2) ** (1 / rows)  # Clopper & Pearson 1934
+            lines += [
+                "An interval without width: all or none of a class's rows are right, and a bootstrap only mixes what",
+                f"it saw. The share of the others may be up to {unseen:.2f} with {rows:,} row{'s' * (rows != 1)}.",
+            ]
         lines += ["", "Confusion matrix: rows are true classes, columns predicted ones by number."]
         cell = 1 + max(len(str(len(names))), *(len(str(count)) for row in self.confusion for count in row))
         step = (_TEXT_COLUMNS - width) // cell

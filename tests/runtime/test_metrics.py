@@ -289,6 +289,13 @@ def test_the_report_opens_with_the_headline_figures() -> None:
     assert lines[-2:] == ["1 a 1 1", "2 b . 2"]
 
 
+def test_interval_without_width_is_explained():
+    """Three rows, none of them right, read as recall 0.000 [0.000, 0.000]: as sure as could be."""
+    text = evaluate([*"aaabbbbbbb"], [*"bbbbbbbbba"], ("a", "b"), resamples=100).as_text()
+    assert "may be up to 0.71 with 3 rows." in text
+    assert "without width" not in evaluate([*"aabb"] * 5, [*"abab"] * 5, ("a", "b"), resamples=100).as_text()
+
+
 def test_a_label_cannot_break_the_report() -> None:
     text = evaluate(["a\n\x1b[31m"], ["a\n\x1b[31m"], ("a\n\x1b[31m", "b")).as_text()
     assert "\x1b" not in text
