@@ -88,6 +88,21 @@ def test_no_calibration_leaves_scores_as_they_come(data, sentence_folder, tmp_pa
     assert description(tmp_path / "m")["temperature"] == 1.0
 
 
+@pytest.mark.parametrize("recipe", ["ridge", "static"])
+def test_rows_of_a_test_file_that_were_trained_on_are_told(recipe, sentence_folder, tmp_path, capsys, cache):
+    texts, labels = tiny_models.toy_texts(40)
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    rows = [
+        f'"{text} {row} https://t.co/a",{label}\n' for row, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
+    train.write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    kept = [row.replace("t.co/a", "t.co/b") for row in rows[:4]]
+    test.write_text("text,label\n" + "".join([*kept, "one more,angry\n"]), encoding="utf-8")
+    options = ["--encoder", str(sentence_folder("bert")), "--folds", "2", "--output", str(tmp_path / "m")]
+    assert main(["train", recipe, str(train), *options, "--test", str(test)]) == 0
+    assert f"4 of 5 rows of {test} have the text of a training row" in capsys.readouterr().err
+
+
 def test_a_model_that_learned_nothing_is_told(sentence_folder, tmp_path, capsys, cache):
     texts = tiny_models.toy_texts(40)[0]
     path = tmp_path / "posts.csv"

@@ -50,9 +50,19 @@ def copies(texts: Sequence[str]) -> NDArray[np.int64]:
 
     Stricter than `normalised`: these are the copies of a post that a classifier would recognise in a held-out part.
     """
-    plain = [" ".join(_LINK.sub(" http ", html.unescape(text)).split()) for text in texts]
+    plain = [_without_links(text) for text in texts]
     firsts = _firsts(plain)
     return np.array([firsts[text] for text in plain], dtype=np.int64)
+
+
+def leaked(texts: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many of the others are copies of one of the texts, as `copies` knows them."""
+    seen = set(map(_without_links, texts))
+    return sum(_without_links(text) in seen for text in others)
+
+
+def _without_links(text: str) -> str:
+    return " ".join(_LINK.sub(" http ", html.unescape(text)).split())
 
 
 def fewest_texts(labels: Sequence[str], copies: NDArray[np.int64]) -> int:

@@ -33,6 +33,7 @@ from edgewren_train.run_summary import (
     evaluate_held_out,
     library_versions,
     tell_copies,
+    warn_of_leaks,
     warn_of_one_label,
 )
 
@@ -83,6 +84,8 @@ def run_lora(
 
     base = base_of(recipe.seed)
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
+    if test is not None:
+        warn_of_leaks(data, test, say)
     ids = base.tokenizer.encode(data.texts).ids
     leaving = ExitHeads(exits, base.model, data) if exits is not None else None
     asked = ids if leaving is None else ids + base.tokenizer.encode(leaving.halves).ids

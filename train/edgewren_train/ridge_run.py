@@ -31,6 +31,7 @@ from edgewren_train.run_summary import (
     data_facts,
     evaluate_held_out,
     library_versions,
+    warn_of_leaks,
     warn_of_one_label,
 )
 
@@ -61,6 +62,8 @@ def run_ridge(
         check_exits(exits, settings.folds, len(data.texts), remedy="--folds 2 or more")
     encoder = load_encoder(settings.encoder_spec, max_length=settings.max_length, normaliser=normaliser)
     say(f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
+    if test is not None:
+        warn_of_leaks(data, test, say)
 
     def embedded(texts: Sequence[str], title: str) -> Any:
         bar = progress(len(texts), title) if progress else None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import edgewren
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
-from edgewren_train.duplicates import copies
+from edgewren_train.duplicates import copies, leaked
 from edgewren_train.model import Description
 from edgewren_train.out_of_fold import OutOfFold
 
@@ -110,6 +110,16 @@ def tell_copies(texts: Sequence[str], say: Say) -> NDArray[np.int64]:
             "out together, but intervals and a ridge's alpha take all rows for independent: better remove copies"
         )
     return found
+
+
+def warn_of_leaks(data: LabelledTexts, test: LabelledTexts, say: Say) -> None:
+    """Tell how many rows of a test file have a training row's text, if any."""
+    found = leaked(data.texts, test.texts)
+    if found:
+        say(
+            f"warning: {found:,} of {len(test.texts):,} rows of {test.path} have the text of a training row (links "
+            "apart): scores on the test file are too good. Leave such rows out of one of the files."
+        )
 
 
 def warn_of_one_label(predicted: Sequence[str], classes: Sequence[str], say: Say, remedy: str) -> None:

@@ -23,7 +23,15 @@ from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.model import save_static
 from edgewren_train.ridge_run import alpha_report
 from edgewren_train.ridge_settings import RidgeSettings
-from edgewren_train.run_summary import Say, Summary, data_facts, evaluate_held_out, library_versions, warn_of_one_label
+from edgewren_train.run_summary import (
+    Say,
+    Summary,
+    data_facts,
+    evaluate_held_out,
+    library_versions,
+    warn_of_leaks,
+    warn_of_one_label,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +74,8 @@ def run_static(
         f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts, "
         f"{len(vectors):,} vocabulary entries"
     )
+    if test is not None:
+        warn_of_leaks(data, test, say)
 
     def averaged(texts: Sequence[str]) -> NDArray[np.float32]:
         return static.mean_vectors(encoder.tokenizer.encode(texts).ids, vectors)
