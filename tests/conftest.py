@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import numpy as np
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # some test modules import onnxruntime themselves
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # in a script's background; processes of ours would ignore it, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeBundle = Callable[..., Path]
 
