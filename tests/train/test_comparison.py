@@ -122,7 +122,9 @@ def test_auto_chooses_a_depth_in_each_training_part_alone(sentence_folder, tmp_p
     chosen = []
     for place, fold in enumerate(repeated_folds(LABELS, folds=3, repeats=2, seed=0)):
         rows = fold.train.tolist()
-        choice = shallowest_as_good({d: v[rows] for d, v in at_depth.items()}, [LABELS[row] for row in rows])
+        choice = shallowest_as_good(
+            {d: v[rows] for d, v in at_depth.items()}, [LABELS[row] for row in rows], fold.train
+        )
         chosen.append(choice.depth)
         assert scores["auto"].balanced_accuracies[place] == scores[choice.depth].balanced_accuracies[place]
     log = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ import tiny_models
 from edgewren.cli.main import main
 from edgewren.errors import UsageError
 from edgewren_train import depth, embedding
-from edgewren_train.depth_run import parse_depth
+from edgewren_train.depth_run import parse_depth, shallowest_as_good
 from edgewren_train.encoders import load_encoder
 from edgewren_train.exit_plan import ExitPlan, parse_exits
 
@@ -57,6 +57,18 @@ def test_shallowest_within_one_standard_error_of_the_best_is_chosen():
     choice = depth.choose(losses)
     assert (choice.best, choice.depth) == (4, 2)
     assert "Chosen: 2 layers, the shallowest within one standard error of the best (4 layers" in choice.as_text()
+
+
+def test_copies_are_held_out_together_where_a_depth_is_chosen():
+    """Features say nothing of the labels: who has seen a copy knows them all the same."""
+    draw = np.random.default_rng(1)
+    features = draw.normal(size=(60, 40)).astype(np.float32).repeat(3, axis=0)
+    labels = draw.permutation(["a", "b"] * 30).repeat(3).tolist()
+    honest = shallowest_as_good({1: features}, labels, np.arange(60).repeat(3))
+    told = shallowest_as_good({1: features}, labels, np.arange(180))
+    assert honest.losses[1] > 0.9 > 0.5 > told.losses[1]
+    with pytest.raises(UsageError, match="at least 2 rows of each label"):
+        shallowest_as_good({1: features[:6]}, ["a"] * 3 + ["b"] * 3, np.arange(2).repeat(3))
 
 
 def test_squared_errors_are_those_that_ridge_is_fitted_to():

@@ -74,6 +74,12 @@ def test_too_few_rows_or_groups_are_refused_with_what_to_do(labels, groups, mess
         repeated_folds(labels, folds=5, repeats=1, seed=0, groups=groups)
 
 
+def test_copies_count_once_where_folds_are_refused():
+    labels, copies = ["x"] * 20 + ["y"] * 9, np.array([*range(20), *[20, 21, 22] * 3])
+    with pytest.raises(InputError, match=r"'y' is in 3 distinct texts, fewer than the 5 folds. Take fewer --folds"):
+        repeated_folds(labels, folds=5, repeats=1, seed=0, copies=copies)
+
+
 def test_counts_that_make_no_folds_are_refused():
     with pytest.raises(UsageError, match="folds is 1"):
         repeated_folds(LABELS, folds=1, repeats=1, seed=0)

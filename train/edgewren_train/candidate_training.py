@@ -1,4 +1,4 @@
-"""Trains a candidate on the folds that its records lack, and judges it on the rows held out."""
+"""Trains a candidate on folds, judges it on the rows held out, and writes both into its records."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgewren_train.candidate import Candidate
 from edgewren_train.candidate_features import Embedded, Features
 from edgewren_train.candidate_records import Records
 from edgewren_train.depth_run import shallowest_as_good
+from edgewren_train.duplicates import copies
 from edgewren_train.folds import Fold
 from edgewren_train.lora_model import load_base
 from edgewren_train.lora_recipe import LoraRecipe
@@ -23,17 +24,13 @@ from edgewren_train.prediction import predict_logits
 
 def train_ridge(
     data: LabelledTexts,
-    folds: Sequence[Fold],
+    missing: Sequence[Fold],
     candidate: Candidate,
     records: Records,
     features: Features,
     advance: Callable[[int], None],
 ) -> None:
-    """Fit a head on every part that the records lack; `advance` is told how many they hold."""
-    missing = records.missing(folds)
-    if not missing and records.cost:
-        advance(len(folds))
-        return
+    """Fit a head on each training part; `advance` is told how many parts the records hold."""
     if candidate.depth == "auto":
         _train_chosen_depths(data, missing, candidate, records, features.at_each_depth(candidate), advance)
         return
@@ -58,11 +55,13 @@ def _train_chosen_depths(
 ) -> None:
     """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
     grid, extend = candidate.alpha_grid()
+    same = copies(data.texts)
     for fold in missing:
         start = time.perf_counter()
         choice = shallowest_as_good(
             {depth: embedded.values[fold.train] for depth, embedded in at_depth.items()},
             [data.labels[row] for row in fold.train.tolist()],
+            same[fold.train],
             alphas=grid,
             extend=extend,
         )
@@ -101,17 +100,13 @@ def _add_cost(records: Records, embedded: Embedded, classes: int) -> None:
 
 def train_lora(
     data: LabelledTexts,
-    folds: Sequence[Fold],
+    missing: Sequence[Fold],
     candidate: Candidate,
     records: Records,
     device: str,
     advance: Callable[[int], None],
 ) -> None:
-    """Train on every part that the records lack, for all epochs of the recipe: held-out rows choose nothing."""
-    missing = records.missing(folds)
-    if not missing and records.cost:
-        advance(len(folds))
-        return
+    """Train on each training part, for all epochs of the recipe: held-out rows choose nothing."""
     recipe = candidate.lora or LoraRecipe()
     base = load_base(
         candidate.encoder,

@@ -171,10 +171,13 @@ def _judge_all(
                 on_fold(name, done, len(folds))
 
         try:
-            if candidate.recipe == "ridge":
-                train_ridge(data, folds, candidate, records, features, advance)
+            missing = records.missing(folds)
+            if not missing and records.cost:
+                advance(len(folds))
+            elif candidate.recipe == "ridge":
+                train_ridge(data, missing, candidate, records, features, advance)
             else:
-                train_lora(data, folds, candidate, records, device, advance)
+                train_lora(data, missing, candidate, records, device, advance)
         except OutputError:
             raise
         except EdgewrenError as error:

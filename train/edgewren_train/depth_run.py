@@ -5,7 +5,7 @@ Knows runs and recipes; what is decided on numbers alone stands in `depth`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -25,9 +25,9 @@ _FOLDS = 10
 
 
 class CrossValidate(Protocol):
-    """Features and a number of folds to out-of-fold logits."""
+    """Features, a number of folds, and which texts are copies (`duplicates.copies`) to out-of-fold logits."""
 
-    def __call__(self, features: NDArray[np.float32], *, folds: int) -> OutOfFold: ...
+    def __call__(self, features: NDArray[np.float32], *, folds: int, copies: NDArray[np.int64]) -> OutOfFold: ...
 
 
 def parse_depth(spec: str | None) -> Depth:
@@ -64,16 +64,13 @@ def choose_depth(
         if not 1 <= depth <= layers:
             raise UsageError(f"--depth is {depth}, expected 1 to {layers} for this encoder (0: 'train static').")
         return depth, {"layers": depth, "of": layers}
-    counted = min(folds if folds >= 2 else _FOLDS, fewest_texts(data.labels, copies(data.texts)))
-    if counted < 2:
-        raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
-    true = data.class_indices
-    losses = {}
-    for candidate in range(1, layers + 1):
-        say(f"cross-validating {candidate} of {layers} layers")
-        held_out = folded(embedded_at(candidate), folds=counted)
-        losses[candidate] = depths.squared_errors(held_out.logits, true[held_out.rows])
-    choice = depths.choose(losses)
+
+    def at_depth() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for candidate in range(1, layers + 1):
+            say(f"cross-validating {candidate} of {layers} layers")
+            yield candidate, embedded_at(candidate)
+
+    choice = _shallowest(at_depth(), folded, data.labels, copies(data.texts), folds if folds >= 2 else _FOLDS)
     say(choice.as_text())
     return choice.depth, {
         "layers": choice.depth,
@@ -88,6 +85,7 @@ def choose_depth(
 def shallowest_as_good(
     at_depth: Mapping[int, NDArray[np.float32]],
     labels: Sequence[str],
+    copies: NDArray[np.int64],
     *,
     alphas: Sequence[float] = ridge.WIDE_GRID,
     extend: bool = True,
@@ -98,18 +96,30 @@ def shallowest_as_good(
     Args:
         at_depth: embeddings of the same texts by number of layers, float32 [n, dimension] each.
         labels: one per text.
+        copies: the same number for texts that are copies of each other, int64 [n].
 
     Raises:
         UsageError: a label has fewer than 2 rows.
     """
-    classes = sorted(set(labels))
-    counted = min(_FOLDS, *(labels.count(name) for name in classes))
+    folded = partial(ridge.cross_validate, labels=labels, seed=seed, alphas=alphas, extend=extend)
+    return _shallowest(at_depth.items(), folded, labels, copies, _FOLDS)
+
+
+def _shallowest(
+    at_depth: Iterable[tuple[int, NDArray[np.float32]]],
+    folded: CrossValidate,
+    labels: Sequence[str],
+    copies: NDArray[np.int64],
+    folds: int,
+) -> depths.Choice:
+    counted = min(folds, fewest_texts(labels, copies))
     if counted < 2:
         raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
-    true = np.array([classes.index(label) for label in labels])
+    places = {name: place for place, name in enumerate(sorted(set(labels)))}
+    true = np.array([places[label] for label in labels])
     losses = {}
-    for depth, features in at_depth.items():
-        held_out = ridge.cross_validate(features, labels, folds=counted, seed=seed, alphas=alphas, extend=extend)
+    for depth, features in at_depth:
+        held_out = folded(features, folds=counted, copies=copies)
         losses[depth] = depths.squared_errors(held_out.logits, true[held_out.rows])
     return depths.choose(losses)
 

@@ -119,11 +119,11 @@ def choose_epochs(
         UsageError: training ran away from its first epoch on.
     """
     labels = data.class_indices.tolist()
+    same = copies(data.texts)
     groups = data.others[choosing.group_column] if choosing.group_column else None
     tried: list[Tried] = []
     first: Fitted | None = None
     for seed in choosing.seeds:
-        same = copies(data.texts)
         train, held_out = one_split(data.labels, share=choosing.share, seed=seed, groups=groups, copies=same)
         base = base_of(seed)
         ids = base.tokenizer.encode(data.texts).ids

@@ -48,7 +48,7 @@ def repeated_folds(
     if folds < 2 or repeats < 1:
         raise UsageError(f"folds is {folds} and repeats {repeats}, expected at least 2 and 1.")
     names = np.asarray(labels)
-    _check_counts(labels, groups, folds)
+    _check_counts(labels, groups, copies, folds)
     seeds = [(seed + repeat) % 2**32 for repeat in range(repeats)]  # scikit-learn takes none beyond
     out = [
         Fold(repeat, number, train, held_out)
@@ -91,7 +91,7 @@ def one_split(
         # The part of a grouped cross-validation whose size is nearest to the share.
         fold = repeated_folds(labels, folds=max(2, round(1 / share)), repeats=1, seed=seed, groups=groups)[0]
         return fold.train, fold.held_out
-    _check_counts(labels, None, 2)
+    _check_counts(labels, None, copies, 2)
     try:
         train, held_out = next(Split(share=share).parts(labels, seed, copies))
     except InputError as error:
@@ -113,15 +113,19 @@ def _parts(
     return parts
 
 
-def _check_counts(labels: Sequence[str], groups: Sequence[str] | None, folds: int) -> None:
+def _check_counts(
+    labels: Sequence[str], groups: Sequence[str] | None, copies: NDArray[np.int64] | None, folds: int
+) -> None:
     if groups is not None and len(groups) != len(labels):
         raise InputError(f"There are {len(labels)} labels, but {len(groups)} groups. Pass one of each per row.")
+    alike: Sequence[object] = range(len(labels)) if copies is None else copies.tolist()
+    unit = alike if groups is None else groups
     units: defaultdict[str, set[object]] = defaultdict(set)
     for row, label in enumerate(labels):
-        units[label].add(row if groups is None else groups[row])
+        units[label].add(unit[row])
     label, members = min(units.items(), key=lambda item: (len(item[1]), item[0]))
     if len(members) < folds:
-        what = "rows" if groups is None else "groups"
+        what = "groups" if groups is not None else "rows" if len(set(alike)) == len(labels) else "distinct texts"
         raise InputError(
             f"The class {label!r} is in {len(members)} {what}, fewer than the {folds} folds. Take fewer --folds, or "
             "label more texts of this class."

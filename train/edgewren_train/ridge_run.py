@@ -72,10 +72,9 @@ def run_ridge(
     def embedded_at(layers: int, texts: Sequence[str] = data.texts) -> Any:
         return embedding.embed(depths.cut(encoder, layers), texts, device=device, cache=cache)
 
-    folded = settings.folded(data)
     chosen: dict[str, Any] = {}
     if depth is not None:
-        kept, chosen = choose_depth(encoder, depth, embedded_at, folded, data, settings.folds, say)
+        kept, chosen = choose_depth(encoder, depth, embedded_at, settings.folded(data), data, settings.folds, say)
         encoder = depths.cut(encoder, kept)
     heads = ExitHeads(exits, encoder.model[0].auto_model, data) if exits is not None else None
     asked = [*data.texts, *(heads.halves if heads else ())]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgewren.archive.labelled import LabelledTexts
 from edgewren_train import ridge
-from edgewren_train.duplicates import copies, fewest_texts
+from edgewren_train.duplicates import fewest_texts
 from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.run_summary import tell_copies
 
@@ -45,15 +45,8 @@ class RidgeSettings:
         return ridge.fit(features, labels, alphas=self.alphas, extend=self.extend)
 
     def folded(self, data: LabelledTexts) -> partial[OutOfFold]:
-        """Return a function: features and a number of folds to out-of-fold logits."""
-        return partial(
-            ridge.cross_validate,
-            labels=data.labels,
-            seed=self.seed,
-            alphas=self.alphas,
-            extend=self.extend,
-            copies=copies(data.texts),
-        )
+        """Return a function: features, a number of folds and `duplicates.copies` to out-of-fold logits."""
+        return partial(ridge.cross_validate, labels=data.labels, seed=self.seed, alphas=self.alphas, extend=self.extend)
 
     def cross_validate(
         self, features: NDArray[np.float32], data: LabelledTexts, say: Callable[[str], None]
@@ -66,4 +59,4 @@ class RidgeSettings:
         if counted < self.folds:
             what = "texts that differ" if len(np.unique(same)) < len(same) else "rows"
             say(f"cross-validation with {counted} folds instead of {self.folds}: the rarest class has {counted} {what}")
-        return self.folded(data)(features, folds=counted) if counted >= 2 else None
+        return self.folded(data)(features, folds=counted, copies=same) if counted >= 2 else None
