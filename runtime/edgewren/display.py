@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+
+
+def say(message: str) -> None:
+    """Tell people something, on standard error."""
+    print(escaped(message), file=sys.stderr)  # noqa: T201  the command line speaks to people there
 
 
 def printable(text: str) -> str:

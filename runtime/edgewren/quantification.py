@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgewren.bootstrap import check_bootstrap
+from edgewren.bootstrap import RESAMPLES, check_bootstrap
 from edgewren.errors import InputError
 from edgewren.evaluations import unbiased
 
@@ -138,7 +138,7 @@ def estimate_shares(
     rates: ErrorRates,
     counts: ArrayLike,
     *,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Shares:

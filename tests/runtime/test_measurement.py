@@ -103,4 +103,5 @@ def test_fresh_process_that_fails_is_reported_with_its_reason(tiny_bundle, monke
 def test_fresh_processes_run_no_module_of_the_working_directory(tiny_bundle, tmp_path, monkeypatch):
     (tmp_path / "json.py").write_text("raise SystemExit('run from the working directory')")
     monkeypatch.chdir(tmp_path)
-    measurement.measure(tiny_bundle, ["good vote"], device="cpu", threads=1, seconds=0.01)
+    measured = measurement.measure(tiny_bundle, ["good vote"], device="cpu", threads=1, seconds=0.01)
+    assert measured.cold_start_s > 0

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgewren.archive.output import REPORT_SUFFIX, beside
 from edgewren.archive.tally import Tally
+from edgewren.bootstrap import RESAMPLES
 from edgewren.bundle import Bundle
 from edgewren.display import printable, shortened
 from edgewren.errors import InputError, UsageError
@@ -269,7 +270,7 @@ def summarize(
     correction: Correction | None,
     *,
     period: str | None = None,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
     largest: int | None = None,

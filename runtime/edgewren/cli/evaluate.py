@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewren.cli.score import add_model_options
-from edgewren.display import escaped
+from edgewren.display import say
 from edgewren.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
         encoding=args.encoding,
     )
-    data.warn_if_scored(args.label_column, _say)
+    data.warn_if_scored(args.label_column, say)
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
     models: list[Classifier] = []
     predictions: list[list[str]] = []
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             Classifier.load(path, device=args.device, threads=args.threads, variant=variant, expected_sha256=sha256)
         )
         data.check_known(models[-1].labels, models[-1].bundle.path)
-        data.warn_if_seen(models[-1].bundle.manifest.training, models[-1].bundle.path, _say)
+        data.warn_if_seen(models[-1].bundle.manifest.training, models[-1].bundle.path, say)
         predictions.append(models[-1].predict(data.texts))
     evaluations = [
         metrics.evaluate(data.labels, predicted, model.labels, **options)
@@ -96,10 +95,6 @@ def run(args: argparse.Namespace) -> int:
 
         draw(evaluations[0].confusion, evaluations[0].labels, args.heatmap)
     return 0
-
-
-def _say(message: str) -> None:
-    print(escaped(message), file=sys.stderr)
 
 
 def _print(

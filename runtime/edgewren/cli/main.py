@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 import edgewren
 from edgewren.cli import bench, doctor, evaluate, hub, info, score, serve, summarize, verify
-from edgewren.display import escaped
+from edgewren.display import say
 from edgewren.errors import EdgewrenError, InvariantError, MissingDependencyError, OutputError, UsageError
 
 _NO_GLYPH = r"Glyph \d+ .*missing from|Matplotlib currently does not support .* natively"
@@ -320,7 +320,7 @@ def _flush() -> None:
 
 def _say(message: str) -> None:
     with contextlib.suppress(OSError):  # of a host's own stream: the process's never fails
-        print(f"edgewren: {escaped(message)}", file=sys.stderr)
+        say(f"edgewren: {message}")
 
 
 def _fail(message: str, code: int) -> int:

@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from edgewren.display import shortened
+from edgewren.display import say, shortened
 from edgewren.errors import UsageError
-from edgewren_train.verbs import options, terminal
+from edgewren_train.verbs import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
                 raise UsageError(f"{option} is of files, and none is named. Name LABELLED, or leave {option} out.")
     columns = {"text_column": args.text_column, "label_column": args.label_column, "format": args.format}
     data = read_labelled(args.labelled, **columns) if args.labelled else None
-    judged = load_judged(args.model, data, args.slice, format=args.format, say=terminal.say)
+    judged = load_judged(args.model, data, args.slice, format=args.format, say=say)
     others = None
     if args.compare_with:
         other = read_labelled(args.compare_with, **columns)

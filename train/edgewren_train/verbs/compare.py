@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewren.display import say
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import LoraRecipe
@@ -130,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
         device=options.torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
         force=args.force,
-        say=terminal.say,
+        say=say,
         on_fold=on_fold,
     )
     comparison_files.write(result, output)
@@ -140,7 +141,7 @@ def _run(args: argparse.Namespace) -> int:
         written = "comparison.csv, folds.csv, pairs.csv, comparison.json, pareto.png"
         print(f"{comparison_files.as_text(result)}\n\nwritten: {output}/{written}")  # noqa: T201
     if result.failures:
-        terminal.say(f"{len(result.failures)} of {len(candidates)} candidates failed; the others are compared above")
+        say(f"{len(result.failures)} of {len(candidates)} candidates failed; the others are compared above")
         return RejectedRowsError.exit_code
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from edgewren_train.verbs import terminal
+from edgewren.display import say
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
         output,
         force=args.force_ensemble,
         seed=args.seed,
-        say=terminal.say,
+        say=say,
     )
     if args.json:
         print(json.dumps({"folder": str(output), **verdict.as_dict()}))  # noqa: T201

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.encoder_names import MINILM
-from edgewren_train.verbs.terminal import say
 
 if TYPE_CHECKING:
     from edgewren.archive.labelled import LabelledTexts

@@ -8,8 +8,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.display import say
 from edgewren.errors import OutputError, UsageError
-from edgewren_train.verbs import terminal
 
 if TYPE_CHECKING:
     from edgewren_train.reporting.page import Report
@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
             bundle=args.bundle,
             with_speed=not args.no_speed,
             with_curve=not args.no_learning_curve,
-            say=terminal.say,
+            say=say,
         )
         report = model_report(facts, with_texts=not args.no_texts)
     _write(report, output, None if args.no_png else pictures)

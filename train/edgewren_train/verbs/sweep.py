@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import USUAL_LENGTH, LoraRecipe
@@ -120,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
                 else f"balanced accuracy {run.best.balanced_accuracy:.3f}, epoch {run.best.epoch} of {len(run.scores)} "
                 f"seen, {run.seconds:.0f} s{', given up' if run.pruned else ''}"
             )
-            terminal.say(f"{describe(run.settings)}, seed {run.seed}: {told}")
+            say(f"{describe(run.settings)}, seed {run.seed}: {told}")
 
     runs = run_sweep(
         data,
@@ -203,7 +204,7 @@ def _retrain(args: argparse.Namespace, data: LabelledTexts, folder: Path) -> Non
         recipe=choice.recipe,
         normaliser=choice.normaliser,
         device=options.torch_device(args.device),
-        say=terminal.say,
+        say=say,
         show_progress=sys.stderr.isatty(),
     )
     if not args.json:

@@ -1,4 +1,4 @@
-"""What verbs tell people: messages and progress on stderr, the summary of a training on stdout."""
+"""What verbs show people: progress on stderr, the summary of a training on stdout."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgewren.display import escaped
-
 if TYPE_CHECKING:
     from edgewren_train.run_summary import Summary
-
-
-def say(message: str) -> None:
-    print(escaped(message), file=sys.stderr)  # noqa: T201  the command line speaks to people on stderr
 
 
 def bar(total: int, title: str, *, unit: str = " texts") -> Callable[[int], None]:

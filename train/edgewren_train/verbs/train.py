@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.exit_plan import ALLOWED, ExitPlan, parse_exits
 from edgewren_train.lora_recipe import USUAL_LENGTH
@@ -115,7 +116,7 @@ def _run_ridge(args: argparse.Namespace) -> int:
         test=test,
         device=options.torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
-        say=terminal.say,
+        say=say,
         progress=terminal.bar,
     )
     terminal.print_summary(summary, as_json=args.json)
@@ -134,7 +135,7 @@ def _run_lora(args: argparse.Namespace) -> int:
     choosing = lora_options.choosing(args)
     warning = lora_options.sweep_warning(args)
     if warning:
-        terminal.say(warning)
+        say(warning)
     data, test, output = options.prepare(args)
     summary = run_lora(
         data,
@@ -148,7 +149,7 @@ def _run_lora(args: argparse.Namespace) -> int:
         exits=exits,
         test=test,
         device=options.torch_device(args.device),
-        say=terminal.say,
+        say=say,
         show_progress=sys.stderr.isatty(),
     )
     terminal.print_summary(summary, as_json=args.json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.verbs import options, ridge_options, terminal
 
@@ -50,6 +51,6 @@ def _run(args: argparse.Namespace) -> int:
         whole = next((name for name in ("fp32", "int8", "fp16") if name in variants), None)
         teacher = Classifier.load(args.teacher, device=args.device, variant=whole)
         teaching = Teaching(teacher, texts, args.distill)
-    summary = run_static(data, output, settings, test=test, teaching=teaching, say=terminal.say)
+    summary = run_static(data, output, settings, test=test, teaching=teaching, say=say)
     terminal.print_summary(summary, as_json=args.json)
     return 0
