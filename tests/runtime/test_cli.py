@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from faulty_disk import FullDisk
@@ -270,6 +271,7 @@ def test_missing_module_of_our_own_is_a_bug_not_a_missing_extra(monkeypatch, cap
 def test_a_plugin_that_cannot_be_loaded_answers_only_when_called(monkeypatch, capsys):
     class Broken:
         name = "train"
+        dist = None
 
         def load(self):
             raise ModuleNotFoundError("No module named 'edgewren_train'")
@@ -284,6 +286,7 @@ def plugin_raising(error):
     class Broken:
         name = "extra"
         value = "others:add"
+        dist = None
 
         def load(self):
             raise error
@@ -305,6 +308,35 @@ def test_a_plugin_that_ends_the_process_is_broken_too(monkeypatch, capsys, code)
     monkeypatch.setattr(cli.metadata, "entry_points", plugin_raising(SystemExit(code)))
     assert main(["none"]) == 2
     assert f"the verb extra of others:add is broken: SystemExit: {code}\n" in capsys.readouterr().err
+
+
+def adding(*names, dist=None):
+    """An entry point whose function adds verbs of these names."""
+
+    def add(verbs):
+        for name in names:
+            verbs.add_parser(name).set_defaults(run=lambda _: 5)
+
+    return SimpleNamespace(name=names[0], value="others:add", dist=dist, load=lambda: add)
+
+
+@pytest.mark.parametrize("verb", ["score", "train"])
+def test_a_plugin_with_the_name_of_one_of_our_verbs_is_told_and_left_out(monkeypatch, capsys, tweets, verb):
+    ours = adding("train", dist=SimpleNamespace(name="edgewren"))
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda **_: [adding("other"), adding(verb), ours])
+    assert main(["score", str(tweets)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("id,text,bias,label")
+    warning = f"warning: others:add adds a verb whose name is taken (conflicting subparser: {verb}), and is left out. "
+    assert warning in err
+    assert main(["train"]) == main(["other"]) == 5
+
+
+def test_a_broken_plugin_with_the_name_of_one_of_our_verbs_does_not_take_it(monkeypatch, capsys, tweets):
+    broken = plugin_raising(ModuleNotFoundError("No module named 'others'"))()[0]
+    broken.name = "score"
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda **_: [broken])
+    assert main(["score", str(tweets)]) == 0
 
 
 def test_what_no_plugin_should_raise_shows_no_traceback(monkeypatch, capsys):

@@ -162,9 +162,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda _: _print_help(parser))
     _add_common(parser, default=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    _add_plugins(verbs)
+    entries = metadata.entry_points(group="edgewren.commands")
+    _add_plugins(verbs, [entry for entry in entries if _is_ours(entry)])
     for module in (score, summarize, evaluate, serve, info, verify, hub, bench, doctor):
         module.add_parser(verbs)
+    _add_plugins(verbs, [entry for entry in entries if not _is_ours(entry)])  # last: a name that is taken stays ours
     for verb in _all_parsers(verbs):
         # argparse.SUPPRESS: a verb's default must not undo `edgewren -v VERB`.
         _add_common(verb, default=argparse.SUPPRESS)
@@ -188,16 +190,29 @@ def _all_parsers(
                 yield from _all_parsers(action)
 
 
-def _add_plugins(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Let every registered verb add itself. One that lacks a package says so when it is called, a broken one now."""
-    for entry in sorted(metadata.entry_points(group="edgewren.commands"), key=_train_before_export):
+def _add_plugins(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], entries: Sequence[metadata.EntryPoint]
+) -> None:
+    """Let registered verbs add themselves. One that lacks a package says so when it is called, a broken one now, and
+    so does one whose name is taken: whoever came first keeps it.
+    """
+    for entry in sorted(entries, key=_train_before_export):
         try:
             entry.load()(verbs)
+        except argparse.ArgumentError as error:
+            _say(
+                f"warning: {entry.value} adds a verb whose name is taken ({error.message}), and is left out. Rename "
+                "it, or remove the package that brings it."
+            )
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever others' modules raise
-            verbs.choices[entry.name] = _UnavailableVerb(entry.name, error)
+            verbs.choices.setdefault(entry.name, _UnavailableVerb(entry.name, error))
             if not isinstance(error, (ImportError, AttributeError)):
                 what = f"warning: the verb {entry.name} of {entry.value} is broken: {type(error).__name__}: "
                 _say(what + _one_line(error))
+
+
+def _is_ours(entry: metadata.EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == "edgewren"
 
 
 def _train_before_export(entry: metadata.EntryPoint) -> tuple[bool, str]:
