@@ -311,9 +311,38 @@ def test_long_fields_are_read_whoever_calls_and_the_hosts_limit_stays(tmp_path, 
         with pytest.raises(InputError, match="more than 1,048,576 characters"):
             score_archive(classifier, [longer], tmp_path / "longer.out.csv")
         assert csv.field_size_limit() == 1000
-        csv.field_size_limit(2**22)
-        assert score_archive(classifier, [longer], tmp_path / "longer.out.csv").rows == 1
-        assert csv.field_size_limit() == 2**22
+    finally:
+        csv.field_size_limit(before)
+
+
+@pytest.mark.parametrize("limit", [1000, 2**22, 2**31 - 1])
+@pytest.mark.parametrize(
+    ("data", "line"), [("text,{}\na,b\n", 1), ('text,k\na,"b\nb"\nc,{}\nd,e\n', 4), ("text,k\n{},b\n", 2)]
+)
+def test_the_longest_field_is_the_same_whatever_limit_the_host_has(tmp_path, limit, data, line):
+    before = csv.field_size_limit(limit)
+    try:
+        with open_table(write(tmp_path / "a.csv", data.format("x" * 2**20))) as table:
+            assert len(list(table)) == data.count("\n") - 1 - data.count('"b')
+        longer = write(tmp_path / "b.csv", data.format("x" * (2**20 + 1)))
+        with (
+            pytest.raises(InputError, match=f"b.csv, line {line}: a field of more than 1,048,576 characters"),
+            open_table(longer) as table,
+        ):
+            list(table)
+        assert csv.field_size_limit() == limit
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_a_limit_that_the_host_sets_while_others_read_is_raised_for_us_and_comes_back():
+    before = csv.field_size_limit(1000)
+    try:
+        with FIELD_LIMIT:
+            csv.field_size_limit(2000)
+            with FIELD_LIMIT:
+                assert csv.field_size_limit() == 2**20
+        assert csv.field_size_limit() == 2000
     finally:
         csv.field_size_limit(before)
 

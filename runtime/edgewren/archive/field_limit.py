@@ -1,4 +1,6 @@
-"""The longest field of a CSV file. csv's own limit belongs to the whole process: it is raised only while we read."""
+"""The longest field of a CSV file, whatever the host has set. csv's own limit belongs to the whole process: where it is
+lower it is raised, only while we read; where it is higher it stays, and `check_fields` looks.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,25 @@ import threading
 from edgewren.lifetime import renew_after_fork
 
 MAXIMUM_FIELD_CHARACTERS = 2**20
+
+
+def check_fields(records: list[list[str]], start: int, characters: int) -> None:
+    """Do what csv's own limit does, where it let a field over ours pass.
+
+    Args:
+        records: as csv gives them; a record with such a field and those behind it are taken out.
+        start: of those that are new.
+        characters: that these took in the file, line ends and quotes included.
+
+    Raises:
+        csv.Error: one was taken out.
+    """
+    if characters <= MAXIMUM_FIELD_CHARACTERS:
+        return
+    for place in range(start, len(records)):
+        if max(map(len, records[place]), default=0) > MAXIMUM_FIELD_CHARACTERS:
+            del records[place:]
+            raise csv.Error(f"field larger than field limit ({MAXIMUM_FIELD_CHARACTERS})")
 
 
 class _FieldLimit:
@@ -27,9 +48,10 @@ class _FieldLimit:
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._holders:
-                self._before = csv.field_size_limit()
-                csv.field_size_limit(max(self._before, MAXIMUM_FIELD_CHARACTERS))
+            before = csv.field_size_limit()
+            if before != MAXIMUM_FIELD_CHARACTERS or not self._holders:  # else it is ours already
+                self._before = before
+                csv.field_size_limit(max(before, MAXIMUM_FIELD_CHARACTERS))
             self._holders += 1
 
     def __exit__(self, *_: object) -> None:

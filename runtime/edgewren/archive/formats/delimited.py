@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from edgewren.archive.field_limit import FIELD_LIMIT, MAXIMUM_FIELD_CHARACTERS
+from edgewren.archive.field_limit import FIELD_LIMIT, MAXIMUM_FIELD_CHARACTERS, check_fields
 from edgewren.archive.lines import ByteSource, Lines, packing_of
 from edgewren.archive.rows import Block, Row
 from edgewren.archive.table import (
@@ -133,9 +133,11 @@ class _DelimitedTable(RecordTable[list[str]]):
 
     def take(self, records: list[list[str]], wanted: int) -> None:
         self._lines.records = records
+        before, start = len(records), self._lines.position
         try:
             with FIELD_LIMIT:
                 records.extend(itertools.islice(self._reader, wanted))
+            check_fields(records, before, self._lines.position - start)
         except csv.Error as error:
             line = self._line + sum(1 + sum(map(_line_ends, record)) for record in records)
             raise _unreadable(self.name, line, error) from error
@@ -153,6 +155,8 @@ def _header(reader: Iterator[list[str]], lines: Lines, name: str) -> list[str]:
     try:
         with FIELD_LIMIT:
             header = next(reader, None)
+        if header is not None:
+            check_fields([header], 0, lines.position)
     except csv.Error as error:
         raise _unreadable(name, 1, error) from error
     if header is None:
