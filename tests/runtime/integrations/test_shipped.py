@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from edgewren.integrations.scratch import scratch
 
+fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 PROGRAM = """
@@ -60,9 +62,79 @@ def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
         with scratch() as another:
             assert another.parent == folder.parent == root(tmp_path)
             assert folder.exists()
-            assert killed.exists() is not Path("/proc/self").exists()
+            assert not killed.exists()
     assert not any(root(tmp_path).glob(f"*-{os.getpid()}-*"))
     assert stat.S_IMODE(root(tmp_path).stat().st_mode) == 0o700
+
+
+def test_a_folder_whose_owner_lives_in_another_container_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch() as folder:
+        host, _, random = folder.name.rsplit("-", 2)
+    theirs = root(tmp_path) / f"{host}-999999999-{random}"  # no process here has this number
+    theirs.mkdir()
+    lock = os.open(theirs, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with scratch():
+        assert theirs.exists()
+        os.close(lock)
+    with scratch():
+        assert not theirs.exists()
+
+
+def test_a_folder_is_kept_as_long_as_a_forked_child_of_its_killed_owner_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = """
+import os, signal, sys
+from edgewren.integrations.scratch import kept
+folder = kept()
+if os.fork() == 0:
+    print(folder, flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as process:
+        folder = Path(process.stdout.readline().strip())
+        process.wait()
+        with scratch():
+            assert folder.exists()
+        process.stdin.close()
+        assert process.stdout.read() == ""  # at the child's end
+    with scratch():
+        assert not folder.exists()
+
+
+def test_a_folder_that_another_process_removes_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    real, removed = fcntl.flock, []
+
+    def removing(descriptor, operation):
+        if not removed:
+            removed.extend(root(tmp_path).iterdir())
+            removed[0].rmdir()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removing)
+    with scratch() as folder:
+        assert folder.is_dir()
+        assert folder not in removed
+        assert removed
+
+
+def test_where_the_file_system_has_no_locks_nothing_of_others_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def refused(_descriptor, _operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with scratch() as folder, scratch() as another:
+        assert folder.is_dir()
+        assert another.is_dir()
+    assert list(root(tmp_path).iterdir()) == []
 
 
 @pytest.mark.parametrize("trap", ["open to all", "link", "file"])
