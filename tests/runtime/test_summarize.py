@@ -108,6 +108,15 @@ def test_every_format_gives_the_same_counts(tmp_path, bundle, capsys, name):
     }
 
 
+@pytest.mark.parametrize("spelled", [("true", "false"), ("True", "False"), ("TRUE", "FALSE")])
+def test_true_and_false_are_counted_however_other_programs_have_written_them(make_bundle, tmp_path, capsys, spelled):
+    labels = ("false", "true")
+    bundle = held_out(make_bundle(tmp_path / "boolean", labels=labels), labels=labels)
+    path = scored(tmp_path / "a.csv", [("ann", "", spelled[0], "ok"), ("ann", "", spelled[1], "ok")])
+    assert counts(document(capsys, path, "--by", "author", "--model", bundle)) == {"ann": [1, 1]}
+    assert counts(document(capsys, path, "--by", "author", "--no-adjust")) == {"ann": [1, 1]}
+
+
 def test_several_files_are_counted_together(tmp_path, bundle, capsys):
     paths = scored(tmp_path / "a.csv"), scored(tmp_path / "b.jsonl")
     summary = document(capsys, *paths, "--by", "author", "--model", bundle)

@@ -77,6 +77,16 @@ def test_a_test_file_with_unknown_labels_is_refused_before_training(write, sente
     assert not (tmp_path / "m").exists()
 
 
+def test_doubtful_labels_are_told_before_training(write, sentence_folder, tmp_path, capsys):
+    path = write()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for row in (2, 3):
+        lines[row] = lines[row].rpartition(",")[0] + ",NA"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert train("ridge", path, sentence_folder("bert"), "--output", tmp_path / "m", "--folds", 0) == 0
+    assert f"warning: {path}: the label 'NA' (2 rows) looks like a missing value" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seed", ["-1", "4294967296", "x"])
 def test_what_is_no_seed_is_refused(write, tmp_path, capsys, seed):
     assert train("ridge", write(), "minilm", "--output", tmp_path / "m", "--seed", seed) == 2

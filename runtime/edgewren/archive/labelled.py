@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.archive.inputs import check_column
+from edgewren.archive.labels import doubtful, label_text, look_alike
 from edgewren.archive.readers import Number, json_text, open_table
 from edgewren.archive.results import added_names
-from edgewren.errors import InputError
+from edgewren.errors import InputError, UsageError
 from edgewren.manifest import is_formula
 
 MAXIMUM_CLASSES = 100
@@ -31,7 +32,7 @@ class LabelledTexts:
 
     Attributes:
         texts: as in the file; none is empty.
-        labels: one per text, without surrounding whitespace.
+        labels: one per text, as `label_text` has it.
         rows: 1-based number of each text's row in the file, header and blank lines at the end not counted.
         columns: all columns of the file.
         path: as given.
@@ -72,12 +73,22 @@ class LabelledTexts:
             InputError: one is not among `labels`; its row is named.
         """
         known = frozenset(labels)
-        for row, label in zip(self.rows, self.labels, strict=True):
-            if label not in known:
-                raise InputError(
-                    f"{self.path}, row {row} has the label {label!r}, which {whose} {phrase}: "
-                    f"{', '.join(sorted(known))}. Correct it, or leave such rows out."
-                )
+        unknown = [place for place, label in enumerate(self.labels) if label not in known]
+        if not unknown:
+            return
+        row, label, count, total = self.rows[unknown[0]], self.labels[unknown[0]], len(unknown), len(self.labels)
+        hint = f" {count:,} of {total:,} rows have a label that is none of these." if count > 1 else ""
+        hint = " None of the rows has one of these: is it the right column?" if 1 < count == total else hint
+        hint += "".join(f" Did you mean {other!r}?" for other in look_alike(label, sorted(known))[:1])
+        raise InputError(
+            f"{self.path}, row {row} has the label {label!r}, which {whose} {phrase}: "
+            f"{', '.join(sorted(known))}.{hint} Correct it, or leave such rows out."
+        )
+
+    def warn_if_doubtful(self, say: Callable[[str], None]) -> None:
+        """Warn of labels that are probably mistakes: missing values, and spellings of one class."""
+        for told in doubtful(Counter(self.labels)):
+            say(f"warning: {self.path}: {told}")
 
     def warn_if_scored(self, label_column: str, say: Callable[[str], None]) -> None:
         """Warn where the label column is one that scoring wrote: its labels are a model's own."""
@@ -114,7 +125,7 @@ def read_labelled(
     Args:
         path: the file.
         text_column: column with the texts.
-        label_column: column with the labels; numbers and true/false stand for their text.
+        label_column: column with the labels; numbers and true/false stand for their text (`label_text`).
         format: "csv", "tsv", "jsonl" or "parquet"; None: by suffix.
         encoding: of the file's text.
         minimum_per_class: rows that each class must have.
@@ -123,9 +134,11 @@ def read_labelled(
     Raises:
         InputError: the file cannot be read; it lacks one of the columns; a row has no text or no usable label; there
             are no rows, fewer than two classes, more than 100, or a class with too few rows.
-        UsageError: the format cannot be told, or the encoding is unknown.
+        UsageError: the format cannot be told, the encoding is unknown, or one column is to be both.
         MissingDependencyError: Parquet without pyarrow.
     """
+    if text_column == label_column:
+        raise UsageError(f"{text_column!r} is both --text-column and --label-column. Name the column of the labels.")
     texts: list[str] = []
     labels: list[str] = []
     rows: list[int] = []
@@ -166,7 +179,7 @@ def read_labelled(
         raise InputError(
             f"{path}: {len(problems)} of {count} rows cannot be used: {shown}{more}. Correct or remove these rows."
         )
-    _check_classes(path, label_column, counts, minimum_per_class)
+    _check_classes(path, label_column, counts, minimum_per_class, columns)
     return LabelledTexts(
         texts=tuple(texts),
         labels=tuple(labels),
@@ -181,13 +194,11 @@ def read_labelled(
 
 def _label(value: object) -> tuple[str, str | None]:
     """Return the label's text, and why it cannot be used."""
-    if value is None:
-        return "", "missing"
     if isinstance(value, (dict, list)):
         return "", f"{json_text(value)[:60]}, expected text, a number or true/false"
-    text = str(value).strip() if isinstance(value, (str, Number)) else json_text(value)
+    text = label_text(value)
     if not text:
-        return "", "empty"
+        return "", "empty" if isinstance(value, str) else "missing"
     if len(text) > MAXIMUM_LABEL_CHARACTERS:
         return text, f"{len(text)} characters long, at most {MAXIMUM_LABEL_CHARACTERS} are possible"
     if not text.isprintable():
@@ -217,21 +228,37 @@ def _check_free_text(path: str | Path, column: str, counts: Counter[str], column
     examples = ", ".join(repr(label[:40]) for label in list(counts)[:3])
     raise InputError(
         f"{path}: the column {column!r} has {len(counts):,} different values (for example {examples}), at most "
-        f"{MAXIMUM_CLASSES} classes are possible. It looks like free text or ids. Name the column that holds the "
-        f"classes with --label-column; there are: {', '.join(columns[:50])}."
+        f"{MAXIMUM_CLASSES} classes are possible. {_no_classes(columns)}"
     )
 
 
-def _check_classes(path: str | Path, column: str, counts: Counter[str], minimum: int) -> None:
+def _check_classes(path: str | Path, column: str, counts: Counter[str], minimum: int, columns: Sequence[str]) -> None:
     if len(counts) == 1:
         (label,) = counts
         raise InputError(f"{path}: every row has the label {label!r} in {column!r}. Expected at least two classes.")
+    few = sum(rows < minimum for rows in counts.values())
+    if not few:
+        return
     label, rows = min(counts.items(), key=lambda item: (item[1], item[0]))
-    if rows < minimum:
+    found = f"{path}: the class {label!r} has {rows} row{'s' * (rows != 1)}"
+    if few > len(counts) / 2 and few > 2:
         raise InputError(
-            f"{path}: the class {label!r} has {rows} row{'s' * (rows != 1)}, at least {minimum} are needed. Label more "
-            "texts of this class, join it with another class, or leave it out."
+            f"{found}, as have {few - 1} of the other {len(counts) - 1} in the column {column!r}, and at least "
+            f"{minimum} are needed. {_no_classes(columns)}"
         )
+    alike = look_alike(label, counts)
+    hint = f" It differs only by case or blanks from {alike[0]!r} ({counts[alike[0]]:,} rows)." if alike else ""
+    raise InputError(
+        f"{found}, at least {minimum} are needed.{hint} Label more texts of this class, join it with another class, or "
+        "leave it out."
+    )
+
+
+def _no_classes(columns: Sequence[str]) -> str:
+    return (
+        "It looks like free text or ids. Name the column that holds the classes with --label-column; there are: "
+        f"{', '.join(columns[:50])}."
+    )
 
 
 def _contradictions(

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgewren.archive.inputs import check_column
 from edgewren.archive.json_records import parse_object
+from edgewren.archive.labels import label_text
 from edgewren.archive.periods import Period, period_of
 from edgewren.archive.readers import Row, cell_text, open_table, resolve_format
 from edgewren.archive.tweets import COLUMNS
@@ -173,6 +174,9 @@ class _Counting:
 
     def _index(self, label: str, name: str, row: Row) -> int:
         index = self.known.get(label)
+        if index is None:  # such as True, which pandas has made of true
+            label = label_text(label)
+            index = self.known.get(label)
         if index is not None:
             return index
         if not self.open_ended:

@@ -156,8 +156,9 @@ def _targets_for(labels: Sequence[str], given: Sequence[Any]) -> NDArray[Any]:
     Raises:
         InputError: integers that are places of labels, of which the last is missing: the others' meaning is unknown.
     """
-    if given and all(type(value) is bool for value in given) and set(labels) == {"False", "True"}:
-        return np.array([label == "True" for label in labels])
+    spelled = [label.lower() for label in labels]
+    if given and all(type(value) is bool for value in given) and sorted(spelled) == ["false", "true"]:
+        return np.array([label == "true" for label in spelled])
     if given and all(type(value) is float for value in given) and all(_is_float(label) for label in labels):
         return np.array(labels).astype(np.float64)
     if not given or not all(type(value) is int for value in given):

@@ -124,6 +124,7 @@ def test_a_hard_vote_of_models_gives_the_majoritys_labels(make_bundle, tmp_path)
         (("9", "10"), np.array([9, 10] * 20), [9, 10]),
         (("1", "-1"), [1, -1] * 20, [-1, 1]),
         (("True", "False"), [True, False] * 20, [False, True]),
+        (("true", "false"), [True, False] * 20, [False, True]),
         (("1", "0"), ["1", "0"] * 20, ["0", "1"]),
         (("3", "1", "2"), pd.Series([1, 2, 3, 1] * 10, dtype="Int64"), [1, 2, 3]),
         (("zebra", "ant"), pd.Series([0, 1] * 20, dtype="Int64"), [0, 1]),

@@ -95,8 +95,8 @@ def read(
     minimum_per_class: int = _MINIMUM_ROWS_PER_LABEL,
     others: Sequence[str] = (),
 ) -> LabelledTexts:
-    """Read the labelled file that the arguments name, or another one with the same columns; warn of contradictions, and
-    of labels that a model gave.
+    """Read the labelled file that the arguments name, or another one with the same columns; warn of contradictions, of
+    labels that a model gave, and of those that are probably mistakes.
     """
     from edgewren.archive.labelled import read_labelled
 
@@ -110,6 +110,8 @@ def read(
         other_columns=others,
     )
     data.warn_if_scored(args.label_column, say)
+    if path is None:
+        data.warn_if_doubtful(say)
     if data.contradictions and path is None:
         text, rows = data.contradictions[0]
         say(
