@@ -111,6 +111,14 @@ def test_all_depths_are_one_candidate_for_each_layer(csv_file, sentence_folder, 
     assert all(f" {name} " in text for name in ("1 layer", "2 layers", "3 layers"))
 
 
+@pytest.mark.parametrize(
+    ("depths", "told"), [("1,2", "\np; chances"), ("1,2,3", "\np after Holm for all 3 pairs; chances")]
+)
+def test_one_pair_needs_no_correction(csv_file, sentence_folder, tmp_path, capsys, depths, told):
+    assert run(csv_file, tmp_path / "out", "--encoders", sentence_folder("bert", layers=3), "--depths", depths) == 0
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_auto_chooses_a_depth_in_each_training_part_alone(sentence_folder, tmp_path):
     folder = str(sentence_folder("bert", layers=3))

@@ -9,6 +9,7 @@ import pytest
 import tiny_models
 
 from edgewren.cli.main import main
+from edgewren.cli.main import parse as main_parser
 from edgewren.errors import UsageError
 from edgewren_train import depth, embedding
 from edgewren_train.depth_run import parse_depth, shallowest_as_good
@@ -76,10 +77,15 @@ def test_squared_errors_are_those_that_ridge_is_fitted_to():
     assert depth.squared_errors(np.array([[1.0, -1.0, 1.0]]), np.array([0])).tolist() == [pytest.approx(4 / 3)]
 
 
-@pytest.mark.parametrize("spec", ["0", "-1", "two", "1.5", ""])
+@pytest.mark.parametrize("spec", ["0", "-1", "two", "1.5", "", "all"])
 def test_depth_that_is_no_number_of_layers_is_refused(spec):
-    with pytest.raises(UsageError, match="--depth is"):
+    with pytest.raises(UsageError, match="--depth is .*, expected whole, auto or a number of layers from 1"):
         parse_depth(spec)
+
+
+def test_train_and_compare_have_the_same_words_for_depths():
+    assert [parse_depth(spec) for spec in ("whole", "auto", "3")] == [None, "auto", 3]
+    assert main_parser(["train", "ridge", "x.csv"]).depth == main_parser(["compare", "x.csv"]).depths == "whole"
 
 
 def test_exits_are_read_from_the_command_line():

@@ -71,10 +71,11 @@ def as_text(comparison: Comparison) -> str:
         for item in comparison.judged
     ]
     if len(comparison.judged) > 1:
+        pairs = len(comparison.pairs)
         lines += [
             "",
             f"{shortened(best.name, _NAME_COLUMNS)} minus each other, balanced accuracy on the same folds;",
-            f"p after Holm for all {len(comparison.pairs)} pairs; chances that it is better by more than",
+            f"p{f' after Holm for all {pairs} pairs' * (pairs > 1)}; chances that it is better by more than",
             f"{100 * NEGLIGIBLE:g} point, that they are as good as equal, and worse (Corani & Benavoli 2015):",
             "",
         ]

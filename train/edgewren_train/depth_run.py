@@ -30,19 +30,17 @@ class CrossValidate(Protocol):
     def __call__(self, features: NDArray[np.float32], *, folds: int, copies: NDArray[np.int64]) -> OutOfFold: ...
 
 
-def parse_depth(spec: str | None) -> Depth:
-    """Read --depth: "auto", a number of layers, or nothing.
+def parse_depth(spec: str) -> Depth:
+    """Read --depth: "whole" (None), "auto", or a number of layers.
 
     Raises:
         UsageError: something else.
     """
-    if spec is None:
-        return None
-    if spec == "auto":
-        return "auto"
+    if spec in ("whole", "auto"):
+        return "auto" if spec == "auto" else None
     if spec.isascii() and spec.isdigit() and int(spec) >= 1:
         return int(spec)
-    raise UsageError(f"--depth is {spec!r}, expected auto or a number of layers from 1 (0: 'train static').")
+    raise UsageError(f"--depth is {spec!r}, expected whole, auto or a number of layers from 1 (0: 'train static').")
 
 
 def choose_depth(

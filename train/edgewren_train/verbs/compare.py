@@ -165,20 +165,19 @@ def _depths(spec: str, encoder: str) -> list[Depth]:
     Raises:
         UsageError: a part is neither a number from 1 nor "whole", "all" or "auto".
     """
+    from edgewren_train.depth_run import parse_depth
+
     found: list[Depth] = []
     for part in _listed(spec):
         if part == "all":
             found += _all_depths(encoder)
-        elif part == "whole":
-            found.append(None)
-        elif part == "auto":
-            found.append("auto")
-        elif part.isascii() and part.isdigit() and int(part) >= 1:
-            found.append(int(part))
-        else:
+            continue
+        try:
+            found.append(parse_depth(part))
+        except UsageError as error:
             raise UsageError(
                 f"--depths names {part!r}, expected numbers of layers from 1 (0: 'train static'), whole, all or auto."
-            )
+            ) from error
     return list(dict.fromkeys(found))
 
 

@@ -77,9 +77,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_depth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depth",
-        metavar="K|auto",
+        default="whole",
+        metavar="K|auto|whole",
         help="keep the encoder's first K layers; auto: as few as are within one standard error of the best "
-        "(default: all)",
+        "(default: whole)",
     )
 
 
