@@ -15,6 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewren.archive import lines
+from edgewren.archive.format_names import TABLES
+from edgewren.archive.formats import all_formats
+from edgewren.archive.labelled import read_labelled
 from edgewren.archive.readers import Number, cell_text, open_table
 from edgewren.archive.run import score_archive
 from edgewren.errors import EdgewrenError, InputError, UsageError
@@ -368,11 +371,75 @@ def test_parquet_texts_that_are_called_binary_are_read_and_odd_values_kept(tmp_p
     assert cell_text(uuid.UUID(int=7)) == str(uuid.UUID(int=7))
 
 
-@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
-def test_another_delimiter_is_said(tmp_path, classifier, delimiter):
-    path = write(tmp_path, "a.csv", f"id{delimiter}text\n1{delimiter}good vote\n".encode())
-    with pytest.raises(InputError, match="its delimiter seems to be"):
-        score_archive(classifier, [path], tmp_path / "out.csv")
+DELIMITERS = {"csv": ",", "csv-semicolon": ";", "csv-pipe": "|", "tsv": "\t"}
+
+
+@pytest.mark.parametrize("kind", DELIMITERS)
+@pytest.mark.parametrize("read_as", DELIMITERS)
+def test_another_delimiter_is_said_and_what_reads_it(tmp_path, classifier, kind, read_as):
+    mark = DELIMITERS[kind]
+    for header in (f"id{mark}text", f'"id"{mark}"text"', f"id{mark}text{mark}a, b;c\td|e"):
+        path = write(tmp_path, "a.csv", f"{header}\n1{mark}good vote\n".encode())
+        if kind == read_as:
+            with open_table(path, format=kind) as table:
+                assert table.columns[:2] == ["id", "text"]
+        elif "a, b" not in header or read_as == "csv":
+            with pytest.raises(InputError) as caught:
+                score_archive(classifier, [path], tmp_path / "out.csv", format=read_as)
+            known = f"its delimiter seems to be {mark!r}. Read it with --format {kind}."
+            quoted = "another delimiter? There are --format csv, csv-pipe, csv-semicolon, tsv."
+            assert (quoted if '"' in header else known) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", DELIMITERS)
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_excels_note_of_the_delimiter_is_no_header(tmp_path, kind, quote):
+    mark = DELIMITERS[kind]
+    path = write(tmp_path, "a.csv", f"{quote}sep={mark}{quote}\r\nid{mark}text\r\n1{mark}x\r\n2\r\n".encode())
+    with open_table(path, format=kind) as table:
+        assert table.columns == ["id", "text"]
+        first = table.read(1)
+        position = table.position
+        assert (first.row(0).fields, first.row(0).line) == ({"id": "1", "text": "x"}, 3)
+    with open_table(path, format=kind, position=position) as table:
+        (last,) = table
+    assert (last.number, last.line, last.error) == (2, 4, "1 fields where the header has 2")
+    other = "tsv" if kind == "csv" else "csv"
+    with pytest.raises(InputError, match=r"a.csv: the first line, .*tells Excel.* --format " + kind):
+        open_table(path, format=other)
+
+
+def test_a_delimiter_that_nothing_reads_is_said(tmp_path):
+    with pytest.raises(InputError, match=r"the delimiter is '#'. Write it with commas"):
+        open_table(write(tmp_path, "a.csv", "sep=#\nid#text\n"))
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", r"a workbook or a zip archive: save the sheet as CSV \(UTF-8\)"),
+        (b'[{"text": "a"}]', r"one JSON array: write one object per line .* name it .jsonl"),
+        (b'{"text": "a"}\n{"text": "b"}\n', r"JSON objects, and one per line is jsonl. Name it with --format csv\|"),
+        (b"id;text, and so on;label\n", r"Its first line has 2 times ';'. Name it with --format csv\|csv-semicolon\|"),
+        (b"id\ttext\n", r"Its first line has 1 times '\\t'. Name it"),
+        (b"text\n", r"from the name. Name it with --format"),
+        (b"", r"from the name. Name it with --format"),
+        ("id\ttext\n".encode("utf-16"), r"from the name. Name it with --format"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "a.xlsx", "a"])
+def test_what_a_file_without_a_known_suffix_seems_to_be_is_said(tmp_path, data, hint, name):
+    path = write(tmp_path, name, data)
+    with pytest.raises(UsageError, match=hint) as caught:
+        open_table(path)
+    if "--format" in str(caught.value):
+        assert str(caught.value).endswith("csv|csv-semicolon|csv-pipe|tsv|jsonl|parquet|twitter.")
+        with pytest.raises(UsageError, match=r"\|parquet\.$"):  # what its --format takes
+            read_labelled(path)
+
+
+def test_formats_that_are_offered_are_those_that_tables_have():
+    assert {*TABLES, "twitter"} == set(all_formats())
 
 
 def test_parquet_texts_in_binary_views_are_read(tmp_path, classifier):

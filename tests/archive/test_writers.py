@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgewren.archive.disk import Disk
+from edgewren.archive.format_names import TABLES
 from edgewren.archive.formats import all_formats
+from edgewren.archive.labelled import read_labelled
 from edgewren.archive.readers import open_table
 from edgewren.archive.run import score_archive
 from edgewren.archive.table import Added
@@ -197,6 +199,27 @@ def test_parquet_is_neither_packed_nor_sent_to_standard_output(tmp_path, classif
     assert [path.name for path in tmp_path.iterdir()] == ["i.csv"]
 
 
+@pytest.mark.parametrize(("kind", "mark"), [("csv-semicolon", ";"), ("csv-pipe", "|")])
+def test_csv_with_another_delimiter_keeps_it(tmp_path, classifier, capsysbinary, kind, mark):
+    source = tmp_path / "i.csv"
+    source.write_text(f'id{mark}text\n1{mark}"good{mark} vote"\n2{mark}bad, tax\n')
+    score_archive(classifier, [source], None, format=kind)
+    printed = capsysbinary.readouterr().out
+    for name, options, first in (
+        ("o.csv", {}, f'1{mark}"good{mark} vote"{mark}'),
+        ("o.csv.gz", {}, f'1{mark}"good{mark} vote"{mark}'),
+        ("p.csv", {"output_format": "csv"}, f"1,good{mark} vote,"),
+        ("o.tsv", {}, f"1\tgood{mark} vote\t"),
+    ):
+        score_archive(classifier, [source], tmp_path / name, format=kind, **options)
+        data = (tmp_path / name).read_bytes()
+        data = gzip.decompress(data) if name.endswith(".gz") else data
+        assert data.splitlines()[1].startswith(first.encode())
+        assert name != "o.csv" or data == printed
+    labelled = read_labelled(tmp_path / "o.csv", label_column="id", format=kind)
+    assert labelled.texts == (f"good{mark} vote", "bad, tax")
+
+
 def test_output_format_is_requested_or_named_or_the_inputs(tmp_path, classifier):
     source = tmp_path / "i.tsv"
     source.write_text("text\ngood\n")
@@ -293,11 +316,12 @@ def test_the_rows_of_a_parquet_file_with_a_long_index_are_counted(tmp_path):
 
 field = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 tables = st.lists(st.lists(field, min_size=2, max_size=2), max_size=5)
+DELIMITERS = {"csv": ",", "csv-semicolon": ";", "csv-pipe": "|", "tsv": "\t"}
 KINDS = ("csv", "tsv", "jsonl", "parquet", "csv.gz", "jsonl.zst", "tsv.xz", "jsonl.bz2")
 
 
 def round_trip(folder: Path, classifier, table, source_kind, kind, window):
-    source = folder / f"i.{source_kind}"
+    source = folder / f"i.{source_kind.partition('-')[0]}"
     if source_kind == "jsonl":
         source.write_bytes(b"".join(json.dumps({"text": a, "b": b}).encode() + b"\n" for a, b in table))
     elif source_kind == "parquet":
@@ -308,17 +332,18 @@ def round_trip(folder: Path, classifier, table, source_kind, kind, window):
         pq.write_table(pa.table(columns, schema=pa.schema([("text", pa.string()), ("b", pa.string())])), source)
     else:
         with source.open("w", encoding="utf-8", newline="") as stream:
-            delimiter = "\t" if source_kind == "tsv" else ","
+            delimiter = DELIMITERS[source_kind]
             csv.writer(stream, delimiter=delimiter, lineterminator="\r\n").writerows([["text", "b"], *table])
-    report = score_archive(classifier, [source], folder / f"o.{kind}", window=window)
+    report = score_archive(classifier, [source], folder / f"o.{kind}", format=source_kind, window=window)
     assert (report.rows, report.rejected) == (len(table), 0)
     if report.rows or "jsonl" not in kind:
-        with open_table(folder / f"o.{kind}") as found:
+        written = source_kind if kind.startswith("csv") and source_kind.startswith("csv") else None
+        with open_table(folder / f"o.{kind}", format=written) as found:
             assert [list(row.fields.values())[:2] for row in found] == table
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(tables, st.sampled_from(["csv", "tsv", "jsonl", "parquet"]), st.sampled_from(KINDS), st.integers(1, 4))
+@given(tables, st.sampled_from(TABLES), st.sampled_from(KINDS), st.integers(1, 4))
 def test_any_unicode_table_survives_scoring(tmp_path_factory, classifier, table, source_kind, kind, window):
     if source_kind == "jsonl" and not table:
         table = [["x", "y"]]
@@ -327,7 +352,7 @@ def test_any_unicode_table_survives_scoring(tmp_path_factory, classifier, table,
 
 @pytest.mark.proof
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=2000, deadline=None)
-@given(tables, st.sampled_from(["csv", "tsv", "jsonl", "parquet"]), st.sampled_from(KINDS), st.integers(1, 4))
+@given(tables, st.sampled_from(TABLES), st.sampled_from(KINDS), st.integers(1, 4))
 def test_any_of_two_thousand_unicode_tables_survives_scoring(
     tmp_path_factory, classifier, table, source_kind, kind, window
 ):

@@ -70,13 +70,9 @@ def check_column(table: Table, column: str, option: str) -> None:
     """
     if column in table.columns:
         return
-    only = table.columns[0] if len(table.columns) == 1 else ""
-    delimiter = next((mark for mark in (";", "\t", "|") if mark in only), None)
-    if delimiter is not None:
-        other = "Use --format tsv" if delimiter == "\t" else "Write it with commas, or as JSONL or Parquet"
-        raise InputError(
-            f"{table.name} has a single column, {only!r}: its delimiter seems to be {delimiter!r}. {other}."
-        )
+    why = table.why_missing(column)
+    if why:
+        raise InputError(f"{table.name} has no column {column!r}. {why}")
     close = difflib.get_close_matches(column.lower(), [name.lower() for name in table.columns], n=1, cutoff=0.6)
     named = [name for name in table.columns if close and name.lower() == close[0]]
     hint = f" Did you mean {named[0]!r}?" if named else ""

@@ -126,7 +126,7 @@ def read_labelled(
         path: the file.
         text_column: column with the texts.
         label_column: column with the labels; numbers and true/false stand for their text (`label_text`).
-        format: "csv", "tsv", "jsonl" or "parquet"; None: by suffix.
+        format: one of `format_names.TABLES`; None: by suffix.
         encoding: of the file's text.
         minimum_per_class: rows that each class must have.
         other_columns: further columns to keep, such as the author.
@@ -145,7 +145,7 @@ def read_labelled(
     others: dict[str, list[str]] = {name: [] for name in other_columns}
     problems: list[str] = []
     count = 0
-    with open_table(path, format=format, encoding=encoding) as table:
+    with open_table(path, format=format, encoding=encoding, tweets=False) as table:
         for column in (text_column, label_column):
             check_column(table, column, "--text-column" if column == text_column else "--label-column")
         for column in others:

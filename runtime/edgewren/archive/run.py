@@ -83,8 +83,9 @@ def score_archive(
         sources: paths, glob patterns, or "-" for standard input; read one after another into one output.
         output: path; None or "-" for standard output. Packed if it ends in .gz, .zst, .xz or .bz2.
         text_column: column with the texts; every input must have it.
-        format: of all inputs ("csv", "tsv", "jsonl", "parquet", "twitter"); None: by looking, then by suffix.
-        output_format: "csv", "tsv", "jsonl" or "parquet"; None: by suffix of the output, else the first input's.
+        format: of all inputs, one of `format_names.TABLES` or "twitter"; None: by looking, then by suffix.
+        output_format: one of `format_names.TABLES`; None: by suffix of the output, else the first input's. Where the
+            suffix is that of the input's format, too, it is the input's: semicolons stay semicolons.
         encoding: of the inputs; output is always UTF-8.
         prefix: put before the name of every added column.
         abstain_below: rows whose best score is lower get the status "uncertain"; None: none.

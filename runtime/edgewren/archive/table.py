@@ -75,6 +75,11 @@ class Table(ABC):
         all rows were read. A format that does not read from start to end counts the whole file from the start on.
         """
 
+    def why_missing(self, column: str) -> str:
+        """Return why a column may not be there, and what to do about it, in sentences; "" where nothing tells."""
+        del column
+        return ""
+
     def sha256(self) -> str:
         """Return the SHA-256 of what was `seen`, hexadecimal."""
         return self.seen()[1]

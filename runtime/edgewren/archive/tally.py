@@ -82,7 +82,7 @@ def count_labels(
     counting = _Counting(Tally(tuple(labels or ())), known, by, period, zone, prefix, keep_uncertain, labels is None)
     bytes_before = 0
     for source in sources:
-        chosen = resolve_format(source, format, encoding=encoding)
+        chosen = resolve_format(source, format, encoding=encoding, tweets=False)
         if chosen == "twitter" and by not in COLUMNS:
             chosen = "jsonl"
         with open_table(source, format=chosen, encoding=encoding) as table:

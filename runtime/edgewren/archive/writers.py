@@ -25,7 +25,7 @@ def choose_output(
     """
     formats = all_formats()
     named = output is not None and str(output) != STDIN
-    by_name = format_of(output) if named and output is not None else None
+    by_name = format_of(output, input_format) if named and output is not None else None
     chosen = requested or by_name or formats[input_format].written_as or input_format
     if requested is None and by_name is None and formats[chosen].encoder is not None and not named:
         chosen = "jsonl" if not formats[chosen].packable else chosen  # Parquet has no place on standard output

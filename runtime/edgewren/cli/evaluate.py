@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewren.archive.format_names import TABLES
 from edgewren.cli.score import add_model_options
 from edgewren.display import say
 from edgewren.errors import OutputError, UsageError
@@ -36,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--against", metavar="BUNDLE", help="second bundle, compared on the same rows")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
-    parser.add_argument("--format", choices=("csv", "tsv", "jsonl", "parquet"), help="default: by suffix")
+    parser.add_argument("--format", choices=TABLES, help="default: by suffix")
     parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the file (default: utf-8)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument("--heatmap", metavar="PNG", help="draw the confusion matrix into this file")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewren.archive.format_names import TABLES
 from edgewren.cli import progress
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 
@@ -49,13 +50,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="of the input: csv, tsv, jsonl, parquet or twitter (default: by looking and by suffix; csv for standard "
+        help=f"of the input: {', '.join(TABLES)} or twitter (default: by looking and by suffix; csv for standard "
         "input)",
     )
     parser.add_argument(
         "--output-format",
         metavar="NAME",
-        help="csv, tsv, jsonl or parquet (default: by OUT's suffix, else the first input's, jsonl for Twitter's)",
+        help=f"{', '.join(TABLES)} (default: by OUT's suffix, else the first input's, jsonl for Twitter's; semicolons "
+        "stay semicolons)",
     )
     parser.add_argument(
         "--encoding", default="utf-8", metavar="NAME", help="of the input; output is UTF-8 (default: utf-8)"

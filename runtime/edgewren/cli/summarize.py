@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.archive.format_names import TABLES
 from edgewren.cli import progress
 from edgewren.errors import UsageError
 
@@ -59,9 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "evaluation did (default), or leave them out (only with --no-adjust)",
     )
     parser.add_argument("--prefix", default="", metavar="TEXT", help="of the columns that scoring added")
-    parser.add_argument(
-        "--format", choices=("csv", "tsv", "jsonl", "parquet"), help="of the files (default: by suffix)"
-    )
+    parser.add_argument("--format", choices=TABLES, help="of the files (default: by suffix)")
     parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the files (default: utf-8)")
     parser.add_argument("--top", type=int, metavar="N", help="show the N largest groups only")
     shape = parser.add_mutually_exclusive_group()

@@ -19,6 +19,7 @@ from typing import Any
 
 import edgewren
 from edgewren.archive.compression import by_name, without_suffix
+from edgewren.archive.format_names import TABLES
 from edgewren.archive.formats import all_formats
 from edgewren.archive.readers import format_of
 from edgewren.archive.results import STATUSES
@@ -181,7 +182,7 @@ def plan(inputs: Sequence[Found], options: Options) -> list[Split]:
         # A name that says nothing is looked into by the worker, and Twitter's shapes are written as JSONL.
         written = options.output_format or (formats[read_as].written_as or read_as if read_as else "jsonl")
         if written not in formats or formats[written].encoder is None:
-            raise UsageError(f"Cannot write format {written!r}. Name csv, tsv, jsonl or parquet with --output-format.")
+            raise UsageError(f"Cannot write format {written!r}. Name one of {', '.join(TABLES)} with --output-format.")
         if format_of(stem) != written:
             known = Path(stem).suffix if format_of(stem) else ""
             stem = stem.removesuffix(known) + formats[written].suffixes[0]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.archive.format_names import TABLES
 from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.encoder_names import MINILM
@@ -30,7 +31,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     """Add where in a labelled file texts and labels are."""
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
-    parser.add_argument("--format", choices=("csv", "tsv", "jsonl", "parquet"), help="default: by suffix")
+    parser.add_argument("--format", choices=TABLES, help="default: by suffix")
 
 
 def add_common(parser: argparse.ArgumentParser, *, usual_length: str = "the encoder's own") -> None:

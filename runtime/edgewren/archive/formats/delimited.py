@@ -1,4 +1,4 @@
-r"""CSV and TSV, as RFC 4180 has them: strict when read, "\n" as line end when written."""
+r"""CSV, TSV and the like, as RFC 4180 has them: strict when read, "\n" as line end when written."""
 
 from __future__ import annotations
 
@@ -85,13 +85,20 @@ class _Records(Block):
         return self._lines[index]
 
 
+_DELIMITERS = {"csv": ",", "csv-pipe": "|", "csv-semicolon": ";", "tsv": "\t"}
+"""Formats, and what stands between their fields. Spreadsheets write semicolons where the comma is the decimal sign."""
+
+_EXCEL_NOTE = re.compile(r"sep=(.)", re.IGNORECASE)
+"""What a first line says that is meant for Excel: which delimiter the file has."""
+
+
 class _DelimitedTable(RecordTable[list[str]]):
     def __init__(self, opening: Opening, name: str, delimiter: str) -> None:
         source = ByteSource(opening.source)
         try:
             lines = _lines(source, opening, 0)
             reader = csv.reader(lines.iterator, delimiter=delimiter, strict=True)
-            header = _header(reader, lines, source.name)
+            header = _header(reader, lines, source.name, delimiter)
             if opening.position is not None:
                 source.close()
                 source = ByteSource(opening.source)
@@ -145,20 +152,33 @@ class _DelimitedTable(RecordTable[list[str]]):
     def is_blank(self, record: list[str]) -> bool:
         return not record
 
+    def why_missing(self, column: str) -> str:
+        header = _DELIMITERS[self.format].join(self.columns)
+        for mark in _DELIMITERS.values():
+            parts = [part.strip(' "') for name in self.columns for part in name.split(mark)]
+            if len(parts) > len(self.columns) and (column in parts or len(self.columns) == 1):
+                return f"Its header is {header[:200]!r}: its delimiter seems to be {mark!r}. {_remedy(mark)}"
+        return ""
+
+
+def _remedy(delimiter: str) -> str:
+    known = next((name for name, mark in _DELIMITERS.items() if mark == delimiter), None)
+    return f"Read it with --format {known}." if known else "Write it with commas, or as JSONL or Parquet."
+
 
 def _lines(source: ByteSource, opening: Opening, skip: int) -> Lines:
     return Lines(source, encoding=opening.encoding, packed=packing_of(source), only_newline=False, skip=skip)
 
 
-def _header(reader: Iterator[list[str]], lines: Lines, name: str) -> list[str]:
-    lines.records = []
-    try:
-        with FIELD_LIMIT:
-            header = next(reader, None)
-        if header is not None:
-            check_fields([header], 0, lines.position)
-    except csv.Error as error:
-        raise _unreadable(name, 1, error) from error
+def _header(reader: Iterator[list[str]], lines: Lines, name: str, delimiter: str) -> list[str]:
+    header = _first(reader, lines, name)
+    note = _EXCEL_NOTE.fullmatch(delimiter.join(header or ()))
+    if note and note[1] != delimiter:
+        raise InputError(
+            f"{name}: the first line, {note[0]!r}, tells Excel that the delimiter is {note[1]!r}. {_remedy(note[1])}"
+        )
+    if note:
+        header = _first(reader, lines, name)
     if header is None:
         raise InputError(f"{name} is empty. Expected a header line and rows.")
     nameless = first_nameless(header) if header else 0
@@ -173,6 +193,19 @@ def _header(reader: Iterator[list[str]], lines: Lines, name: str) -> list[str]:
     return header
 
 
+def _first(reader: Iterator[list[str]], lines: Lines, name: str) -> list[str] | None:
+    lines.records = []
+    start = lines.position
+    try:
+        with FIELD_LIMIT:
+            record = next(reader, None)
+        if record is not None:
+            check_fields([record], 0, lines.position - start)
+    except csv.Error as error:
+        raise _unreadable(name, 1, error) from error
+    return record
+
+
 def _unreadable(name: str, line: int, error: csv.Error) -> InputError:
     reason = str(error)
     if "unexpected end of data" in reason:
@@ -185,9 +218,11 @@ def _unreadable(name: str, line: int, error: csv.Error) -> InputError:
             f"{name}, line {line}: a field of more than {MAXIMUM_FIELD_CHARACTERS:,} characters in the record that "
             "begins here. Look for a quote that is opened and not closed."
         )
+    others = ", ".join(_DELIMITERS)
+    header = f" Or does the file have another delimiter? There are --format {others}." if line == 1 else ""
     return InputError(
         f"{name}, line {line}: the record that begins here is not valid ({reason}). A quote inside a quoted field "
-        "is written twice."
+        f"is written twice.{header}"
     )
 
 
@@ -200,7 +235,7 @@ _PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 class DelimitedEncoder(Encoder):
-    """CSV or TSV."""
+    """CSV, TSV and the like."""
 
     spreadsheets = True
 
@@ -253,7 +288,8 @@ class DelimitedEncoder(Encoder):
         return stream.getvalue()
 
 
-def _format(name: str, suffixes: tuple[str, ...], delimiter: str) -> Format:
+def _format(name: str, delimiter: str) -> Format:
+    suffixes = (".tsv", ".tab") if name == "tsv" else (".csv",)
     return Format(
         name,
         suffixes,
@@ -262,4 +298,4 @@ def _format(name: str, suffixes: tuple[str, ...], delimiter: str) -> Format:
     )
 
 
-FORMATS = (_format("csv", (".csv",), ","), _format("tsv", (".tsv", ".tab"), "\t"))
+FORMATS = tuple(_format(name, delimiter) for name, delimiter in _DELIMITERS.items())
