@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
@@ -121,6 +122,17 @@ def test_lora_holds_out_a_validation_part_by_default(data, encoder_folder, tmp_p
     assert made["evaluation"]["validation part (20% held out)"]["rows"] == 18
     assert "not calibrated: 18 rows were held out, 30 or more are needed" in capsys.readouterr().err
     assert made["temperature"] == 1.0
+
+
+def test_analysis_reads_whatever_encoding_and_delimiter_training_reads(trained, data, tmp_path, capsys):
+    other = tmp_path / "posts-1252.csv"
+    with data.open(encoding="utf-8", newline="") as stream, other.open("w", encoding="cp1252", newline="") as written:
+        rows = [*csv.reader(stream)]
+        rows = [[*row, "caf\u00e9" if index else "kind"] for index, row in enumerate(rows)]
+        csv.writer(written, delimiter=";").writerows(rows)
+    options = ["--encoding", "cp1252", "--format", "csv-semicolon", "--slice", "kind"]
+    assert main(["analyse", str(trained), str(other), *options]) == 0
+    assert "kind: caf\u00e9" in capsys.readouterr().out
 
 
 def test_analysis_names_conflicts_and_slices(trained, data, capsys):
@@ -479,6 +491,7 @@ def test_a_report_is_not_begun_where_it_or_its_charts_cannot_be_written(tmp_path
         (["analyse", "MODEL", "--text-column", "tweet"], "--text-column is of files, and none is named"),
         (["analyse", "MODEL", "--label-column", "bias"], "--label-column is of files"),
         (["analyse", "MODEL", "--format", "csv"], "--format is of files"),
+        (["analyse", "MODEL", "--encoding", "cp1252"], "--encoding is of files"),
         (["analyse", "MODEL", "--show", "-3"], "--show is -3, expected 0 or more"),
         (["report", "{}.json", "--bundle", "b"], "--bundle is of trained models"),
         (["export", "MODEL", "--text-column", "tweet"], "--text-column is of --texts, and no file is named"),

@@ -30,6 +30,7 @@ def judge_training_rows(
     columns: Sequence[str] = (),
     *,
     format: str | None = None,  # noqa: A002
+    encoding: str = "utf-8",
 ) -> Judged:
     """Return a trained model's held-out rows with their out-of-fold scores.
 
@@ -67,7 +68,7 @@ def judge_training_rows(
         rows=tuple(rows),
         scores=softmax(logits).astype(np.float64),
         truncated=tokenizer.encode(texts).truncated,
-        columns={} if data is None else read_columns(data.path, columns, rows, format=format),
+        columns={} if data is None else read_columns(data.path, columns, rows, format=format, encoding=encoding),
     )
 
 
@@ -77,6 +78,7 @@ def judge_file(
     columns: Sequence[str] = (),
     *,
     format: str | None = None,  # noqa: A002
+    encoding: str = "utf-8",
     say: Say = logger.info,
 ) -> Judged:
     """Return a labelled file with a bundle's scores.
@@ -100,7 +102,7 @@ def judge_file(
         rows=data.rows,
         scores=softmax(scored.logits).astype(np.float64),
         truncated=scored.truncated,
-        columns=read_columns(data.path, columns, data.rows, format=format),
+        columns=read_columns(data.path, columns, data.rows, format=format, encoding=encoding),
     )
 
 
@@ -114,6 +116,7 @@ def load_judged(
     columns: Sequence[str],
     *,
     format: str | None = None,  # noqa: A002
+    encoding: str = "utf-8",
     say: Say = logger.info,
 ) -> Judged:
     """Return the rows to analyse for a trained model, or for a bundle and a file.
@@ -122,10 +125,10 @@ def load_judged(
         UsageError: a bundle without a file.
     """
     if is_trained_model(path):
-        return judge_training_rows(read_trained(path), data, columns, format=format)
+        return judge_training_rows(read_trained(path), data, columns, format=format, encoding=encoding)
     if data is None:
         raise UsageError(f"{path} is a bundle: name a labelled file that it was not trained on.")
-    return judge_file(path, data, columns, format=format, say=say)
+    return judge_file(path, data, columns, format=format, encoding=encoding, say=say)
 
 
 def read_columns(
@@ -134,6 +137,7 @@ def read_columns(
     rows: Sequence[int],
     *,
     format: str | None = None,  # noqa: A002
+    encoding: str = "utf-8",
 ) -> dict[str, list[str]]:
     """Return columns of a file as text, at the given 1-based rows.
 
@@ -143,7 +147,7 @@ def read_columns(
     if not names:
         return {}
     values: dict[str, dict[int, str]] = {name: {} for name in names}
-    with open_table(path, format=format) as table:
+    with open_table(path, format=format, encoding=encoding) as table:
         for name in names:
             check_column(table, name, "--slice")
         for row in table:

@@ -315,10 +315,18 @@ def checked_encoding(name: str) -> str:
     return UTF_8 if known == "utf-8" else known
 
 
+def marked_encoding(first: bytes) -> str | None:
+    """Return the encoding, other than UTF-8, whose byte order mark some first bytes begin with."""
+    return next((name for mark, name in _WIDE_MARKS if first.startswith(mark)), None)
+
+
 def _likely_encoding(data: bytes, begin: int) -> str:
     """Guess from bytes that are not UTF-8, and where in the text they begin, what else they are."""
-    marked = (name for mark, name in _WIDE_MARKS if not begin and data.startswith(mark))
-    return next(marked, None) or _WIDE_ZEROS.get(_zeros(data[-begin % 4 :][:_WIDE_SAMPLE_BYTES])) or "cp1252"
+    return (
+        (None if begin else marked_encoding(data))
+        or _WIDE_ZEROS.get(_zeros(data[-begin % 4 :][:_WIDE_SAMPLE_BYTES]))
+        or "cp1252"
+    )
 
 
 def _zeros(data: bytes) -> tuple[bool, ...]:

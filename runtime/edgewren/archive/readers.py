@@ -96,7 +96,7 @@ def resolve_format(source: str | Path, requested: str | None, *, encoding: str =
     if path.is_dir():
         raise InputError(f"{source} is a folder, expected a file. Name the files in it.")
     offered = "|".join([*TABLES, *["twitter"] * tweets])
-    raise UsageError(f"{source}: cannot tell the format from the name. {_guess(path, offered)}")
+    raise UsageError(f"{source}: cannot tell the format from the name. {_guess(path, encoding, offered)}")
 
 
 def _seen(path: Path, formats: dict[str, Format], encoding: str) -> str | None:
@@ -107,7 +107,7 @@ def _seen(path: Path, formats: dict[str, Format], encoding: str) -> str | None:
     return next((made.name for made in formats.values() if made.looks_like is not None and made.looks_like(head)), None)
 
 
-def _guess(path: Path, offered: str) -> str:
+def _guess(path: Path, encoding: str, offered: str) -> str:
     """Return what a file of no known suffix seems to be, and what to do with it."""
     name_it = f"Name it with --format {offered}."
     if not path.is_file():  # a pipe is read once
@@ -115,8 +115,11 @@ def _guess(path: Path, offered: str) -> str:
     with contextlib.closing(lines.ByteSource(path)) as source:
         if source.first_bytes.startswith(_ZIP):
             return "It is a workbook or a zip archive: save the sheet as CSV (UTF-8), or unpack it."
+        marked = lines.marked_encoding(source.first_bytes)
+    if marked is not None and lines.checked_encoding(encoding) == lines.UTF_8:
+        encoding, name_it = marked, f"{name_it[:-1]}, and --encoding {marked}."
     try:
-        start = lines.head(path, encoding=lines.UTF_8, characters=_HEAD_CHARACTERS).lstrip()
+        start = lines.head(path, encoding=encoding, characters=_HEAD_CHARACTERS).lstrip()
     except InputError:  # it has another encoding, which whoever opens it says
         return name_it
     if start.startswith("["):

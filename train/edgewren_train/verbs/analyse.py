@@ -59,12 +59,14 @@ def _run(args: argparse.Namespace) -> int:
             ("--text-column", args.text_column != "text"),
             ("--label-column", args.label_column != "label"),
             ("--format", args.format is not None),
+            ("--encoding", args.encoding != "utf-8"),
         ):
             if given:
                 raise UsageError(f"{option} is of files, and none is named. Name LABELLED, or leave {option} out.")
-    columns = {"text_column": args.text_column, "label_column": args.label_column, "format": args.format}
+    written = {"format": args.format, "encoding": args.encoding}
+    columns = {"text_column": args.text_column, "label_column": args.label_column, **written}
     data = read_labelled(args.labelled, **columns) if args.labelled else None
-    judged = load_judged(args.model, data, args.slice, format=args.format, say=say)
+    judged = load_judged(args.model, data, args.slice, say=say, **written)
     others = None
     if args.compare_with:
         other = read_labelled(args.compare_with, **columns)

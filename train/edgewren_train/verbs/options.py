@@ -24,14 +24,14 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "train", metavar="TRAIN", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels"
     )
     add_columns(parser)
-    parser.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add where in a labelled file texts and labels are."""
+    """Add where in a labelled file texts and labels are, and how it is written."""
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
     parser.add_argument("--format", choices=TABLES, help="default: by suffix")
+    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the file (default: utf-8)")
 
 
 def add_common(parser: argparse.ArgumentParser, *, usual_length: str = "the encoder's own") -> None:
