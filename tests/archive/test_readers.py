@@ -7,9 +7,11 @@ import csv
 import gzip
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from edgewren.archive import lines
 from edgewren.archive.format_names import TABLES
 from edgewren.archive.formats import all_formats
 from edgewren.archive.labelled import read_labelled
-from edgewren.archive.readers import Number, cell_text, open_table
+from edgewren.archive.readers import Number, cell_text, json_text, open_table
 from edgewren.archive.run import score_archive
 from edgewren.errors import EdgewrenError, InputError, UsageError
 
@@ -437,6 +439,65 @@ def test_what_a_file_without_a_known_suffix_seems_to_be_is_said(tmp_path, data, 
         assert str(caught.value).endswith("csv|csv-semicolon|csv-pipe|tsv|jsonl|parquet|twitter.")
         with pytest.raises(UsageError, match=r"\|parquet\.$"):  # what its --format takes
             read_labelled(path)
+
+
+class OtherText(str):
+    __slots__ = ()
+
+
+def json_text_by_json_dumps(value):
+    """What `json_text` was before it was made fast: `json.dumps` for each single value."""
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, dict):
+        parts = (f"{json_text_by_json_dumps(str(key))}: {json_text_by_json_dumps(part)}" for key, part in value.items())
+        return "{" + ", ".join(parts) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(json_text_by_json_dumps, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "null"
+    if isinstance(value, bytes):
+        return f'"{value.hex()}"'
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+texts = st.text(st.characters(), max_size=8)  # lone surrogates, too
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.floats(width=32).map(np.float64),
+        texts,
+        texts.map(OtherText),
+        st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]+)?([eE][+-]?[0-9]+)?", fullmatch=True).map(Number),
+        st.binary(max_size=4),
+        st.uuids(),
+        st.decimals(),
+    ),
+    lambda parts: st.one_of(
+        st.lists(parts, max_size=4),
+        st.lists(parts, max_size=4).map(tuple),
+        st.dictionaries(
+            st.one_of(texts, texts.map(Number), st.integers(), st.none(), st.booleans()), parts, max_size=4
+        ),
+    ),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_json_text_is_to_the_byte_what_json_dumps_makes_of_each_value(value):
+    assert json_text(value) == json_text_by_json_dumps(value)
+
+
+def test_json_text_makes_no_encoder_for_each_value(monkeypatch):
+    """That took most of the time of writing nested records as cells."""
+    monkeypatch.setattr(json, "dumps", None)
+    assert json_text({"a": [Number("1"), "b", 2, 0.5, None, True], "c": {}}) == (
+        '{"a": [1, "b", 2, 0.5, null, true], "c": {}}'
+    )
 
 
 def test_formats_that_are_offered_are_those_that_tables_have():

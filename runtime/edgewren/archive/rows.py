@@ -135,6 +135,7 @@ class Block(ABC):
         return None
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode  # `json.dumps` would make one for each value
 _JSON_TYPES = (bool, int, float, dict, list, tuple)
 
 
@@ -142,17 +143,19 @@ def json_text(value: Any) -> str:
     """Return a value as JSON text, numbers in their own spelling; NaN and infinity, unknown to JSON, as null; bytes in
     hexadecimal.
     """
+    if type(value) is str:  # most values
+        return _JSON(value)
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json_text(str(key))}: {json_text(part)}" for key, part in value.items()) + "}"
+        return "{" + ", ".join([f"{_JSON(str(key))}: {json_text(part)}" for key, part in value.items()]) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(json_text, value)) + "]"
+        return "[" + ", ".join([json_text(part) for part in value]) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         return "null"
     if isinstance(value, bytes):
         return f'"{value.hex()}"'
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return _JSON(value)
 
 
 def cell_text(value: Any) -> str:
