@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from edgewren.errors import InputError, UsageError
+from edgewren.cli import text_file
+from edgewren.errors import InputError
 
 _MOST_NOTES = 65_536
 
@@ -33,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "CUDA, half the size). Default: fp32",
     )
     parser.add_argument("--texts", metavar="FILE", help="texts for the parity gates (default: the training texts)")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="of --texts (default: text)")
+    text_file.add_options(parser, "--texts")
     parser.add_argument(
         "--notes",
         metavar="FILE",
@@ -45,16 +46,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run(args: argparse.Namespace) -> int:
-    from edgewren.archive.texts import read_texts
     from edgewren_export.pipeline import export
 
-    if args.texts is None and args.text_column != "text":
-        raise UsageError("--text-column is of --texts, and no file is named. Add --texts FILE, or leave it out.")
     result = export(
         args.model,
         args.output or f"{args.model.rstrip('/')}-bundle",
         precisions=_precisions(args.precision),
-        texts=read_texts(args.texts, args.text_column) if args.texts else None,
+        texts=text_file.read(args, args.texts, "--texts"),
         notes=_notes(args.notes) if args.notes else None,
         force=args.force,
         say=lambda message: print(message, file=sys.stderr),  # noqa: T201  people read stderr

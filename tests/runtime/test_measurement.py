@@ -67,9 +67,17 @@ def test_seconds_must_be_positive(tiny_bundle, capsys, seconds):
     assert "expected at least one and more than 0" in capsys.readouterr().err
 
 
-def test_a_column_without_a_file_is_refused(tiny_bundle, capsys):
-    assert main(["bench", str(tiny_bundle), "--text-column", "tweet"]) == 2
-    assert "--text-column is of FILE, and none is named" in capsys.readouterr().err
+@pytest.mark.parametrize("option", [("--text-column", "tweet"), ("--format", "tsv"), ("--encoding", "cp1252")])
+def test_an_option_of_the_file_without_one_is_refused(tiny_bundle, capsys, option):
+    assert main(["bench", str(tiny_bundle), *option]) == 2
+    assert f"{option[0]} is of FILE, and none is named" in capsys.readouterr().err
+
+
+def test_a_file_is_read_as_its_options_say(tiny_bundle, tmp_path, capsys):
+    (tmp_path / "posts.txt").write_bytes("id;words\n1;caf\xe9 vote\n2;bad tax\n".encode("cp1252"))
+    options = ["--text-column", "words", "--format", "csv-semicolon", "--encoding", "cp1252", "--seconds", "0.05"]
+    assert main(["bench", str(tiny_bundle), str(tmp_path / "posts.txt"), *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["texts"] == 2
 
 
 def test_no_texts_are_refused(tiny_bundle):

@@ -494,7 +494,8 @@ def test_a_report_is_not_begun_where_it_or_its_charts_cannot_be_written(tmp_path
         (["analyse", "MODEL", "--encoding", "cp1252"], "--encoding is of files"),
         (["analyse", "MODEL", "--show", "-3"], "--show is -3, expected 0 or more"),
         (["report", "{}.json", "--bundle", "b"], "--bundle is of trained models"),
-        (["export", "MODEL", "--text-column", "tweet"], "--text-column is of --texts, and no file is named"),
+        (["export", "MODEL", "--text-column", "tweet"], "--text-column is of --texts, and none is named"),
+        (["export", "MODEL", "--encoding", "cp1252"], "--encoding is of --texts, and none is named"),
     ],
 )
 def test_options_out_of_range_or_of_no_effect_are_refused(trained, tmp_path, monkeypatch, capsys, argv, message):

@@ -9,13 +9,23 @@ from edgewren.archive.readers import open_table
 from edgewren.errors import InputError
 
 
-def read_texts(path: str | Path, column: str = "text") -> list[str]:
+def read_texts(
+    path: str | Path,
+    column: str = "text",
+    *,
+    format: str | None = None,  # noqa: A002  the word that every caller uses
+    encoding: str = "utf-8",
+) -> list[str]:
     """Return a column's texts in the file's order, without those that are empty or could not be read.
+
+    Args:
+        format, encoding: as for `open_table`.
 
     Raises:
         InputError: the file cannot be read, has no such column, or holds no text.
+        UsageError: the format cannot be told, or the encoding is unknown.
     """
-    with open_table(path) as table:
+    with open_table(path, format=format, encoding=encoding) as table:
         check_column(table, column, "--text-column")
         texts = [
             text for row in table if row.error is None and isinstance(text := row.get(column), str) and text.strip()

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from edgewren.errors import UsageError
+from edgewren.cli import text_file
 
 if TYPE_CHECKING:
     from edgewren.measurement import Measurement
@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "texts", nargs="?", metavar="FILE", help="file with texts like yours (default: the bundle's golden texts)"
     )
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    text_file.add_options(parser, "FILE")
     parser.add_argument("--variant", metavar="NAME", help="ONNX file of the bundle (default: best here)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all CPU cores granted to this process")
@@ -37,18 +37,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print. Raises EdgewrenError as `measure` and `read_texts` do."""
-    from edgewren.archive.texts import read_texts
+    """Measure and print. Raises EdgewrenError as `measure` and `text_file.read` do."""
     from edgewren.measurement import measure
     from edgewren.verification import golden_texts
 
-    if args.texts is None:
-        if args.text_column != "text":
-            raise UsageError("--text-column is of FILE, and none is named. Name one, or leave --text-column out.")
+    texts = text_file.read(args, args.texts, "FILE")
+    if texts is None:
         print("note: these are the bundle's golden texts, odd ones; give a file with texts like yours", file=sys.stderr)
     measured = measure(
         args.bundle,
-        golden_texts(args.bundle) if args.texts is None else read_texts(args.texts, args.text_column),
+        golden_texts(args.bundle) if texts is None else texts,
         device=args.device,
         threads=args.threads,
         variant=args.variant,

@@ -23,7 +23,11 @@ def add_parser(recipes: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     options.add_common(static)
     ridge_options.add_settings(static)
-    static.add_argument("--distill", metavar="TEXTS", help="file with unlabelled texts in --text-column")
+    static.add_argument(
+        "--distill",
+        metavar="TEXTS",
+        help="file with unlabelled texts, written as TRAIN is: --text-column, --format, --encoding",
+    )
     static.add_argument("--teacher", metavar="BUNDLE", help="bundle whose answers to those texts are learnt")
     static.set_defaults(run=_run, extra="train")
 
@@ -45,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
     teaching = None
     if args.distill is not None:
         # Read first: a file that cannot be read should not cost the loading of a model.
-        texts = read_texts(args.distill, args.text_column)
+        texts = read_texts(args.distill, args.text_column, format=args.format, encoding=args.encoding)
         # The whole model teaches: texts that leave early have another head's decision values.
         variants = Bundle.open(args.teacher).manifest.variants
         whole = next((name for name in ("fp32", "int8", "fp16") if name in variants), None)
