@@ -49,7 +49,7 @@ It also opens in `optimum.onnxruntime.ORTModelForSequenceClassification` (subfol
 
 ## Evaluation
 
-Each figure with its 95 % bootstrap interval.
+Each figure with its 95 % bootstrap interval.{_grouped(training.get("group_column"))}
 
 {_evaluation(manifest.evaluation)}
 {_ensemble(training.get("ensemble"))}
@@ -175,6 +175,13 @@ def _settings(training: Any) -> str:
     if "members" in training:
         return "; ".join(f"{member['kind']}: {_settings(member['training'])}" for member in training["members"])
     return ", ".join(f"{name} {training[name]}" for name in shown if name in training)
+
+
+def _grouped(column: Any) -> str:
+    """Return a sentence on what "by group" means, where rows were held out so."""
+    if column is None:
+        return ""
+    return f" By group: rows with the same {column!r} were held out together, so nobody was trained on and judged."
 
 
 def _evaluation(evaluations: Any) -> str:

@@ -13,6 +13,8 @@ BEFORE_TRAINING = f", {_BEFORE}training"
 BEFORE_DISTILLATION = f" ({_BEFORE}distillation)"
 """Endings of what was found of an earlier state of the model."""
 CHOSE_EPOCHS = " (chose the epochs: a little optimistic)"
+BY_GROUP = " by group"
+"""Ending where no group of rows, such as an author's, was both trained on and judged; the training names the column."""
 _OPTIMISTIC = "optimistic"
 
 

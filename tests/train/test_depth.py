@@ -62,12 +62,14 @@ def test_shallowest_within_one_standard_error_of_the_best_is_chosen():
 
 def test_copies_are_held_out_together_where_a_depth_is_chosen():
     """Features say nothing of the labels: who has seen a copy knows them all the same."""
-    draw = np.random.default_rng(1)
+    draw = np.random.default_rng(2)
     features = draw.normal(size=(60, 40)).astype(np.float32).repeat(3, axis=0)
     labels = draw.permutation(["a", "b"] * 30).repeat(3).tolist()
     honest = shallowest_as_good({1: features}, labels, np.arange(60).repeat(3))
     told = shallowest_as_good({1: features}, labels, np.arange(180))
     assert honest.losses[1] > 0.9 > 0.5 > told.losses[1]
+    once = shallowest_as_good({1: features[::3]}, labels[::3], np.arange(60))
+    assert honest.losses[1] == pytest.approx(once.losses[1], abs=0.02), "alphas are chosen without copies, too"
     with pytest.raises(UsageError, match="at least 2 rows of each label"):
         shallowest_as_good({1: features[:6]}, ["a"] * 3 + ["b"] * 3, np.arange(2).repeat(3))
 

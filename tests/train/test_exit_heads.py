@@ -17,6 +17,7 @@ from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.prediction import predict_layers, predict_logits
 from edgewren_train.ridge_run import run_ridge
 from edgewren_train.ridge_settings import RidgeSettings
+from edgewren_train.together import belonging
 
 ROWS = 240
 
@@ -63,8 +64,8 @@ def test_held_out_rows_are_asked_of_heads_that_imitate_a_model_which_did_not_see
     heads = ExitHeads(ExitPlan((0, 1), allowed=0.1), bert(), data)
     whole = ridge.cross_validate(features[-1][:ROWS], data.labels, folds=3, seed=0, extend=False)
 
-    def fit(values, names):
-        return ridge.fit(values, names, extend=False)
+    def fit(values, names, *, together):
+        return ridge.fit(values, names, extend=False, together=together)
 
     exit_heads.hold_out_ridge(heads, features, features[-1], fit, whole, data.labels)
     for part in range(3):
@@ -212,3 +213,21 @@ def test_layouts_like_berts_are_taken(architecture, tmp_path):
 def test_exits_that_cannot_be_proved_are_refused_before_any_work(tmp_path, folds, message):
     with pytest.raises(UsageError, match=message):
         run_ridge(material(2)[0], tmp_path / "m", RidgeSettings("nowhere", folds=folds), exits=ExitPlan())
+
+
+def test_copies_and_their_halves_are_left_out_together_where_a_heads_alpha_is_chosen():
+    """Copies differ in links alone: heads whose rows are left out one by one choose next to no penalty, and then
+    believe themselves nearly without error, which is what thresholds are measured in."""
+    draw = np.random.default_rng(2)
+    texts = [f"text {row % 80} https://t.co/{row}" for row in range(240)]
+    data = tiny_models.labelled(texts, ["a", "b"] * 120)
+    rows = np.tile(np.arange(80), 3)
+    examples = np.concatenate([rows, np.stack([80 + 2 * rows, 81 + 2 * rows], axis=1).ravel()])
+    values = draw.normal(size=(240, 300)).astype(np.float32)[examples]
+    full = (values[:, :2] + 2 * draw.normal(size=(240, 2))[examples]).astype(np.float64)
+    errors = {}
+    for name, together in (("alone", None), ("together", belonging(data))):
+        heads = ExitHeads(ExitPlan((0,), allowed=0.1), bert(), data, together)
+        heads.hold_out({0: values}, full, np.flatnonzero(rows >= 16), np.flatnonzero(rows < 16))
+        errors[name] = heads._errors[0][0]
+    assert errors["alone"] < 0.1 * errors["together"]

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from edgewren import evaluations
 from edgewren.errors import InputError, UsageError
 from edgewren_train.out_of_fold import FILE, Split, hold_out, read_out_of_fold
 
@@ -100,3 +101,28 @@ def test_rare_labels_are_counted_once_for_all_rows():
     with pytest.raises(InputError, match="'a' has 1"):
         next(Split(folds=5).parts(labels, 0))
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("spec", ["folds:4", "validation:0.25"])
+def test_rows_of_a_group_are_held_out_together_and_it_is_said(spec):
+    labels = ["a", "b", "b"] * 20
+    groups = np.arange(60) // 5
+    for training, rows in Split.parse(spec).parts(labels, 0, None, groups):
+        assert not set(groups[training]) & set(groups[rows])
+        assert sorted([*training, *rows]) == list(range(60))
+        assert set(np.array(labels)[training]) == {"a", "b"}
+    held_out = hold_out(labels, Split.parse(spec), 0, fake_logits, np.arange(60), groups)
+    assert held_out.name == Split.parse(spec).name + " by group"
+    assert evaluations.unbiased(held_out.name)
+
+
+def test_groups_that_make_no_folds_are_refused_with_what_to_do():
+    for split in (Split(folds=3), Split(share=0.34)):
+        with pytest.raises(InputError, match="3 folds by group need 3 groups of each class; 'b' is in 1. Take fewer"):
+            hold_out(["a"] * 10 + ["b"] * 2, split, 0, fake_logits, None, [*"abcdefghij", "z", "z"])
+    one_large, labels = ["z"] * 6 + [*"abc"] * 2, ["a", "b"] * 6
+    for seed in range(20):  # every part trains on both labels, or it is refused in words
+        try:
+            hold_out(labels, Split(folds=4), seed, fake_logits, None, one_large)
+        except InputError as error:
+            assert "one part has no row of" in str(error)  # noqa: PT017

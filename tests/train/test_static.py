@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse
 import tiny_models
 
 from edgewren.cli.main import main
@@ -149,3 +150,17 @@ def test_command_trains_a_static_model_with_a_cross_validated_score(tiny_encoder
     summary = json.loads(capsys.readouterr().out)
     assert summary["kind"] == "static"
     assert summary["evaluations"]["3-fold cross-validation"]["balanced_accuracy"]["value"] > 0.7
+
+
+def test_copies_with_other_links_are_held_out_together_where_a_strength_is_chosen():
+    """Without a normaliser they are other tokens. What is noise of one text was foretold by its copy."""
+    shares, undistilled, _, _ = random_problem(400, vocabulary=900)
+    noise = undistilled + np.random.default_rng(5).normal(size=undistilled.shape)
+    copies = np.tile(np.arange(400), 3)
+    thrice = scipy.sparse.vstack([shares] * 3).tocsr()
+    honest = distil(thrice, np.tile(undistilled, (3, 1)), np.tile(noise, (3, 1)), copies=copies)
+    told = distil(thrice, np.tile(undistilled, (3, 1)), np.tile(noise, (3, 1)))
+    assert min(told.losses) < 0.1 * min(honest.losses)
+    assert honest.strength > 100 * told.strength
+    with pytest.raises(UsageError, match="50 distinct texts"):
+        distil(thrice[:150], undistilled[:150], noise[:150], copies=np.arange(150) % 50)

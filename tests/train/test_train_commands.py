@@ -233,3 +233,63 @@ def test_many_classes_train_export_and_score(write, encoder_folder, tmp_path, re
     header, first, *rest = out.read_text(encoding="utf-8").splitlines()
     assert header.startswith("id,tweet body,Côté,label,score,score_")
     assert len([first, *rest]) == 90
+
+
+@pytest.fixture
+def by_authors(tmp_path):
+    """Twelve authors, each with a word of their own, which alone says the label."""
+    words = "alder birch cedar dogwood elder fir gorse hazel iris juniper kale larch".split()
+    lines = ["author,text,label"]
+    for row in range(120):
+        author = row % 12
+        lines.append(f"w{author},{words[author]} {words[author]} tonight {row // 12},{'ab'[author // 2 % 2]}")
+    path = tmp_path / "authors.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "name"),
+    [
+        ("ridge", ["--folds", "3"], "3-fold cross-validation by group"),
+        ("static", ["--folds", "3"], "3-fold cross-validation by group"),
+        pytest.param(
+            "lora",
+            ["--epochs", "1", "--max-length", "16", "--calibrate", "validation:0.25"],
+            "validation part (25% held out) by group",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_rows_of_a_group_are_held_out_together(by_authors, sentence_folder, tmp_path, capsys, recipe, options, name):
+    command = ["train", recipe, str(by_authors), "--encoder", str(sentence_folder("bert")), "-o", str(tmp_path / "m")]
+    assert main([*command, "--group-column", "author", *options]) == 0
+    assert f"== {name}\n" in capsys.readouterr().out
+    described = json.loads((tmp_path / "m" / "model.json").read_text(encoding="utf-8"))
+    assert described["training"]["group_column"] == "author"
+    assert name in described["evaluation"]
+    lines = (tmp_path / "m" / "out_of_fold.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+    parts = {}
+    for line in map(json.loads, lines):
+        parts.setdefault(line["row"] % 12, set()).add(line["fold"])
+    assert all(len(folds) == 1 for folds in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "code", "message"),
+    [
+        ("ridge", ["--group-column", "writer"], 4, "--group-column"),
+        ("ridge", ["--group-column", "author", "--folds", "0", "--alphas", "10"], 2, "Leave it out, or hold out rows"),
+        ("static", ["--group-column", "author", "--folds", "0", "--alphas", "10"], 2, "one alpha and --folds 0"),
+        ("lora", ["--group-column", "author", "--calibrate", "none"], 2, "with --calibrate none none are"),
+        ("ridge", ["--group-column", "label"], 4, "all rows of 'a' have one value of 'label', at least two"),
+        ("lora", ["--group-column", "label"], 4, "all rows of 'a' have one value of 'label', at least two"),
+    ],
+)
+def test_groups_that_nothing_can_be_made_of_are_refused(
+    by_authors, sentence_folder, tmp_path, capsys, recipe, options, code, message
+):
+    command = ["train", recipe, str(by_authors), "--encoder", str(sentence_folder("bert")), "-o", str(tmp_path / "m")]
+    assert main([*command, *options]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()

@@ -15,31 +15,35 @@ from edgewren_train.candidate import Candidate
 from edgewren_train.candidate_features import Embedded, Features
 from edgewren_train.candidate_records import Records
 from edgewren_train.depth_run import shallowest_as_good
-from edgewren_train.duplicates import copies
 from edgewren_train.folds import Fold
 from edgewren_train.lora_model import load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.prediction import predict_logits
+from edgewren_train.together import Together
 
 
 def train_ridge(
     data: LabelledTexts,
+    together: Together,
     missing: Sequence[Fold],
     candidate: Candidate,
     records: Records,
     features: Features,
     advance: Callable[[int], None],
 ) -> None:
-    """Fit a head on each training part; `advance` is told how many parts the records hold."""
+    """Fit a head on each training part; `advance` is told how many parts the records hold.
+
+    Rows that belong together are left out together where an alpha or a depth is chosen.
+    """
     if candidate.depth == "auto":
-        _train_chosen_depths(data, missing, candidate, records, features.at_each_depth(candidate), advance)
+        _train_chosen_depths(data, together, missing, candidate, records, features.at_each_depth(candidate), advance)
         return
     embedded = features.of(candidate)
     if not records.cost:
         _add_cost(records, embedded, len(data.classes))
     for fold in missing:
         start = time.perf_counter()
-        head = _fit(embedded.values, data, fold, candidate)
+        head = _fit(embedded.values, data, together, fold, candidate)
         seconds = time.perf_counter() - start
         _add_score(records, head, embedded.values, data, fold, seconds)
         advance(len(records.scores))
@@ -47,6 +51,7 @@ def train_ridge(
 
 def _train_chosen_depths(
     data: LabelledTexts,
+    together: Together,
     missing: Sequence[Fold],
     candidate: Candidate,
     records: Records,
@@ -55,18 +60,19 @@ def _train_chosen_depths(
 ) -> None:
     """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
     grid, extend = candidate.alpha_grid()
-    same = copies(data.texts)
     for fold in missing:
+        kept = together.of(fold.train)
         start = time.perf_counter()
         choice = shallowest_as_good(
             {depth: embedded.values[fold.train] for depth, embedded in at_depth.items()},
             [data.labels[row] for row in fold.train.tolist()],
-            same[fold.train],
+            kept.copies,
             alphas=grid,
             extend=extend,
+            groups=kept.groups,
         )
         values = at_depth[choice.depth].values
-        head = _fit(values, data, fold, candidate)
+        head = _fit(values, data, together, fold, candidate)
         seconds = time.perf_counter() - start
         _add_score(records, head, values, data, fold, seconds, depth=choice.depth)
         advance(len(records.scores))
@@ -75,9 +81,12 @@ def _train_chosen_depths(
         _add_cost(records, at_depth[min(chosen, key=lambda depth: (-chosen[depth], depth))], len(data.classes))
 
 
-def _fit(values: NDArray[np.float32], data: LabelledTexts, fold: Fold, candidate: Candidate) -> ridge.RidgeHead:
+def _fit(
+    values: NDArray[np.float32], data: LabelledTexts, together: Together, fold: Fold, candidate: Candidate
+) -> ridge.RidgeHead:
     grid, extend = candidate.alpha_grid()
-    return ridge.fit(values[fold.train], [data.labels[row] for row in fold.train.tolist()], alphas=grid, extend=extend)
+    labels = [data.labels[row] for row in fold.train.tolist()]
+    return ridge.fit(values[fold.train], labels, alphas=grid, extend=extend, together=together.of(fold.train))
 
 
 def _add_score(

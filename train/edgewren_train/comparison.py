@@ -23,6 +23,7 @@ from edgewren_train.duplicates import copies
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.paired_tests import Pair, all_pairs, mean_score
 from edgewren_train.run_log import RunLog
+from edgewren_train.together import Together, numbered
 
 logger = logging.getLogger(__name__)
 
@@ -108,13 +109,14 @@ def compare(
         InputError: too few rows for these folds, or no candidate could be judged.
         ResumeError: the folder holds a comparison on other rows or folds.
     """
+    together = Together(copies(data.texts), numbered(groups))
     folds = repeated_folds(
         data.labels,
         folds=design.folds,
         repeats=design.repeats,
         seed=design.seed,
         groups=groups,
-        copies=copies(data.texts),
+        copies=together.copies,
     )
     plan = {
         "data_sha256": data.sha256,
@@ -126,7 +128,7 @@ def compare(
     named = dict(zip(candidates, names(candidates), strict=True))
     features = Features(data.texts, device, cache, say)
     with log.locked():
-        failures = _judge_all(data, folds, named, log, features, device, on_fold)
+        failures = _judge_all(data, together, folds, named, log, features, device, on_fold)
     for name, reason in failures.items():
         say(f"{name}: failed: {reason}")
     judged = [
@@ -152,6 +154,7 @@ def compare(
 
 def _judge_all(
     data: LabelledTexts,
+    together: Together,
     folds: Sequence[Fold],
     named: dict[Candidate, str],
     log: RunLog,
@@ -175,7 +178,7 @@ def _judge_all(
             if not missing and records.cost:
                 advance(len(folds))
             elif candidate.recipe == "ridge":
-                train_ridge(data, missing, candidate, records, features, advance)
+                train_ridge(data, together, missing, candidate, records, features, advance)
             else:
                 train_lora(data, missing, candidate, records, device, advance)
         except OutputError:

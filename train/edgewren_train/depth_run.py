@@ -16,18 +16,18 @@ from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import UsageError
 from edgewren_train import depth as depths
 from edgewren_train import embedding, ridge
-from edgewren_train.duplicates import copies, fewest_texts
 from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.together import Together
 
 Depth = int | Literal["auto"] | None
 _FOLDS = 10
 
 
 class CrossValidate(Protocol):
-    """Features, a number of folds, and which texts are copies (`duplicates.copies`) to out-of-fold logits."""
+    """Features, a number of folds, and which rows belong together to out-of-fold logits."""
 
-    def __call__(self, features: NDArray[np.float32], *, folds: int, copies: NDArray[np.int64]) -> OutOfFold: ...
+    def __call__(self, features: NDArray[np.float32], *, folds: int, together: Together) -> OutOfFold: ...
 
 
 def parse_depth(spec: str) -> Depth:
@@ -49,6 +49,7 @@ def choose_depth(
     embedded_at: Callable[[int], NDArray[np.float32]],
     folded: CrossValidate,
     data: LabelledTexts,
+    together: Together,
     folds: int,
     say: Callable[[str], None],
 ) -> tuple[int, dict[str, Any]]:
@@ -68,7 +69,7 @@ def choose_depth(
             say(f"cross-validating {candidate} of {layers} layers")
             yield candidate, embedded_at(candidate)
 
-    choice = _shallowest(at_depth(), folded, data.labels, copies(data.texts), folds if folds >= 2 else _FOLDS)
+    choice = _shallowest(at_depth(), folded, data.labels, together, folds if folds >= 2 else _FOLDS)
     say(choice.as_text())
     return choice.depth, {
         "layers": choice.depth,
@@ -88,6 +89,7 @@ def shallowest_as_good(
     alphas: Sequence[float] = ridge.WIDE_GRID,
     extend: bool = True,
     seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> depths.Choice:
     """Choose a depth as --depth auto does, on embeddings at hand.
 
@@ -95,29 +97,31 @@ def shallowest_as_good(
         at_depth: embeddings of the same texts by number of layers, float32 [n, dimension] each.
         labels: one per text.
         copies: the same number for texts that are copies of each other, int64 [n].
+        groups: the same number for rows of one group, int64 [n]; None: only copies are held out together.
 
     Raises:
+        InputError: with groups, a label is in too few of them.
         UsageError: a label has fewer than 2 rows.
     """
     folded = partial(ridge.cross_validate, labels=labels, seed=seed, alphas=alphas, extend=extend)
-    return _shallowest(at_depth.items(), folded, labels, copies, _FOLDS)
+    return _shallowest(at_depth.items(), folded, labels, Together(copies, groups), _FOLDS)
 
 
 def _shallowest(
     at_depth: Iterable[tuple[int, NDArray[np.float32]]],
     folded: CrossValidate,
     labels: Sequence[str],
-    copies: NDArray[np.int64],
+    together: Together,
     folds: int,
 ) -> depths.Choice:
-    counted = min(folds, fewest_texts(labels, copies))
+    counted = min(folds, together.fewest(labels))
     if counted < 2:
         raise UsageError("--depth auto needs at least 2 rows of each label. Name a number of layers.")
     places = {name: place for place, name in enumerate(sorted(set(labels)))}
     true = np.array([places[label] for label in labels])
     losses = {}
     for depth, features in at_depth:
-        held_out = folded(features, folds=counted, copies=copies)
+        held_out = folded(features, folds=counted, together=together)
         losses[depth] = depths.squared_errors(held_out.logits, true[held_out.rows])
     return depths.choose(losses)
 
@@ -126,6 +130,7 @@ def choose_depth_with_ridge(
     spec: str,
     depth: int | Literal["auto"],
     data: LabelledTexts,
+    together: Together,
     *,
     max_length: int | None,
     normaliser: str,
@@ -142,7 +147,6 @@ def choose_depth_with_ridge(
     def embedded_at(layers: int) -> NDArray[np.float32]:
         return embedding.embed(depths.cut(encoder, layers), data.texts, device=device, cache=embedding.default_cache())
 
-    kept, told = choose_depth(
-        encoder, depth, embedded_at, partial(ridge.cross_validate, labels=data.labels, seed=0), data, _FOLDS, say
-    )
+    folded = partial(ridge.cross_validate, labels=data.labels, seed=0)
+    kept, told = choose_depth(encoder, depth, embedded_at, folded, data, together, _FOLDS, say)
     return kept, {**told, "judged_by": "ridge heads"} if depth == "auto" else told

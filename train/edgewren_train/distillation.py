@@ -53,6 +53,7 @@ def distil(
     undistilled: NDArray[np.float64],
     teacher: NDArray[np.float64],
     *,
+    copies: NDArray[np.int64] | None = None,
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     seed: int = 0,
@@ -63,19 +64,24 @@ def distil(
         shares: scipy CSR [n, vocabulary], distinct texts.
         undistilled: decision values of the undistilled table, [n, outputs].
         teacher: decision values of the teacher, [n, outputs].
+        copies: the same number for texts that are held out together (`duplicates.copies`): near copies with other links
+            are distinct texts, too. None: each alone.
 
     Raises:
         UsageError: fewer than `MINIMUM_TEXTS` texts.
     """
     from sklearn.model_selection import KFold
 
-    count = shares.shape[0]
+    distinct, text = np.unique(np.arange(shares.shape[0]) if copies is None else copies, return_inverse=True)
+    count = len(distinct)
     if count < MINIMUM_TEXTS:
         raise UsageError(f"There are {count} distinct texts to distil from, expected at least {MINIMUM_TEXTS}.")
     tried = sorted(set(strengths))
     held_out = np.empty((len(tried), *teacher.shape))
     plain = np.empty_like(teacher)
-    for train, rest in KFold(folds, shuffle=True, random_state=seed).split(np.arange(count)):
+    for _, texts in KFold(folds, shuffle=True, random_state=seed).split(distinct):
+        inside = np.isin(text, texts)
+        train, rest = np.flatnonzero(~inside), np.flatnonzero(inside)
         scale = _scale(undistilled[train], teacher[train])
         plain[rest] = scale * undistilled[rest]
         for index, strength in enumerate(tried):

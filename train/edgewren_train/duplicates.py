@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,11 +62,6 @@ def leaked(texts: Sequence[str], others: Sequence[str]) -> int:
 
 def _without_links(text: str) -> str:
     return " ".join(_LINK.sub(" http ", html.unescape(text)).split())
-
-
-def fewest_texts(labels: Sequence[str], copies: NDArray[np.int64]) -> int:
-    """Return how many different texts the label has that has fewest of them."""
-    return min(Counter(label for label, _ in set(zip(labels, copies.tolist(), strict=True))).values())
 
 
 def within(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list[Pair]:

@@ -211,7 +211,7 @@ def _write(
     verdict: Verdict,
 ) -> None:
     first = members[0]
-    shared = ("data", "texts_sha256", "rows_per_label", "seed", "libraries")
+    shared = ("data", "texts_sha256", "rows_per_label", "group_column", "seed", "libraries")
     description = Description(
         kind="ensemble",
         labels=first.labels,

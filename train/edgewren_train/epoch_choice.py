@@ -11,12 +11,12 @@ from typing import Any
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import UsageError
 from edgewren_train import lora
-from edgewren_train.duplicates import copies
 from edgewren_train.epoch_watch import EpochScore, EpochWatch, median_epoch
 from edgewren_train.folds import one_split
 from edgewren_train.lora_model import Fitted, LoraBase
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.prediction import predict_logits
+from edgewren_train.together import Together, belonging
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,12 @@ class Choosing:
         patience: epochs without a lower log loss after which a training ends; 0: never.
         seeds: one training each, with its own held-out part, head and order.
         refit: train again on all rows for the chosen number of epochs; else the first seed's model is kept.
-        group_column: column whose equal values stay together.
     """
 
     share: float = 0.15
     patience: int = 3
     seeds: tuple[int, ...] = (0,)
     refit: bool = True
-    group_column: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -105,6 +103,7 @@ def choose_epochs(
     recipe: LoraRecipe,
     choosing: Choosing,
     *,
+    together: Together | None = None,
     device: str = "cpu",
     progress: bool = False,
     say: Callable[[str], None],
@@ -113,18 +112,20 @@ def choose_epochs(
 
     Args:
         base_of: returns the pretrained model with the head of a seed.
+        together: rows that stay in one part together; None: copies of a text do.
 
     Raises:
         InputError: a class has too few rows to be in both parts.
         UsageError: training ran away from its first epoch on.
     """
     labels = data.class_indices.tolist()
-    same = copies(data.texts)
-    groups = data.others[choosing.group_column] if choosing.group_column else None
+    together = together or belonging(data)
     tried: list[Tried] = []
     first: Fitted | None = None
     for seed in choosing.seeds:
-        train, held_out = one_split(data.labels, share=choosing.share, seed=seed, groups=groups, copies=same)
+        train, held_out = one_split(
+            data.labels, share=choosing.share, seed=seed, groups=together.groups, copies=together.copies
+        )
         base = base_of(seed)
         ids = base.tokenizer.encode(data.texts).ids
         watch = EpochWatch(

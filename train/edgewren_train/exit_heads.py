@@ -23,12 +23,15 @@ from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.ridge import RidgeHead
 from edgewren_train.run_summary import Say
+from edgewren_train.together import Together
 
 
 class FitHead(Protocol):
-    """Features and labels to the full model's ridge head."""
+    """Features, labels and what belongs together (as of `ridge.fit`) to the full model's ridge head."""
 
-    def __call__(self, features: NDArray[np.float32], labels: Sequence[str]) -> RidgeHead: ...
+    def __call__(
+        self, features: NDArray[np.float32], labels: Sequence[str], *, together: Together | None
+    ) -> RidgeHead: ...
 
 
 def check_exits(plan: ExitPlan, folds: int | None, rows: int, *, remedy: str) -> None:
@@ -51,6 +54,7 @@ class ExitHeads:
 
     Args:
         transformer: the transformers model of which texts may leave early.
+        together: which of the rows belong together; None: none.
 
     Attributes:
         layers: after which they may, ascending.
@@ -61,14 +65,16 @@ class ExitHeads:
         UsageError: a layer that the model does not have.
     """
 
-    def __init__(self, plan: ExitPlan, transformer: Any, data: LabelledTexts) -> None:
+    def __init__(self, plan: ExitPlan, transformer: Any, data: LabelledTexts, together: Together | None = None) -> None:
         check_layout(transformer)
         self._plan, self._depth, self._data = plan, len(layers_of(transformer)), data
         self.layers = early.checked_layers(plan.layers or early.default_layers(self._depth), self._depth)
         rows = len(data.texts)
-        halved = [(half, row) for row, text in enumerate(data.texts) for half in halves(text)]
-        self.halves = tuple(half for half, _ in halved)
-        self._row_of = np.array([*range(rows), *(row for _, row in halved)])
+        halved = [(half, row, place) for row, text in enumerate(data.texts) for place, half in enumerate(halves(text))]
+        self.halves = tuple(half for half, _, _ in halved)
+        self._row_of = np.array([*range(rows), *(row for _, row, _ in halved)])
+        self.together = together
+        self._examples = None if together is None else _with_halves(together, self._row_of, [at for _, _, at in halved])
         self._logits = {layer: np.full((rows, len(data.classes)), np.nan) for layer in self.layers}
         self._errors = {layer: np.full(rows, np.nan) for layer in self.layers}
 
@@ -87,8 +93,9 @@ class ExitHeads:
             training, held_out: places of rows.
         """
         taught = np.isin(self._row_of, training)
+        together = None if self._examples is None else self._examples.of(np.flatnonzero(taught))
         for layer in self.layers:
-            head = ridge.fit_values(features[layer][taught], _decisions(full[taught]))
+            head = ridge.fit_values(features[layer][taught], _decisions(full[taught]), together=together)
             self._logits[layer][held_out] = head.logits(features[layer][held_out])
             self._errors[layer][held_out] = head.error
 
@@ -115,7 +122,10 @@ class ExitHeads:
         None, and a word to `say`, where no threshold is proved at which any text leaves.
         """
         found = early.fit_exits(
-            {layer: ridge.fit_values(features[layer], _decisions(full)) for layer in self.layers},
+            {
+                layer: ridge.fit_values(features[layer], _decisions(full), together=self._examples)
+                for layer in self.layers
+            },
             self._logits,
             self._errors,
             held_out.logits,
@@ -147,7 +157,8 @@ def hold_out_ridge(
     for part in np.unique(held_out.folds):
         rows = held_out.rows[held_out.folds == part]
         training = np.setdiff1d(np.arange(len(labels)), rows)
-        full = fit(whole[training], [labels[row] for row in training]).logits(whole)
+        together = None if heads.together is None else heads.together.of(training)
+        full = fit(whole[training], [labels[row] for row in training], together=together).logits(whole)
         heads.hold_out(features, full, training, rows)
 
 
@@ -159,6 +170,15 @@ def halves(text: str) -> tuple[str, ...]:
         return " ".join(words[:middle]), " ".join(words[middle:])
     word = "".join(words)
     return (word[: len(word) // 2], word[len(word) // 2 :]) if len(word) > 1 else ()
+
+
+def _with_halves(together: Together, row_of: NDArray[np.int64], places: Sequence[int]) -> Together:
+    """Return what belongs together of rows and the halves that follow them: first halves of copies are copies, too."""
+    rows = len(together.copies)
+    halved = rows + 2 * together.copies[row_of[rows:]] + np.array(places, dtype=np.int64)
+    return Together(
+        np.concatenate([together.copies, halved]), None if together.groups is None else together.groups[row_of]
+    )
 
 
 def _decisions(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ def repeated_folds(
     folds: int,
     repeats: int,
     seed: int,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | NDArray[np.int64] | None = None,
     copies: NDArray[np.int64] | None = None,
 ) -> list[Fold]:
     """Return `repeats` shuffled stratified cross-validations of `folds` parts each, the same for the same seed.
@@ -76,7 +75,7 @@ def one_split(
     *,
     share: float,
     seed: int,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | NDArray[np.int64] | None = None,
     copies: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return row indices (train, held out) with about `share` of the rows held out, stratified, whole groups together,
@@ -102,19 +101,20 @@ def one_split(
 
 
 def _parts(
-    labels: Sequence[str], folds: int, seed: int, groups: Sequence[str] | None, copies: NDArray[np.int64] | None
+    labels: Sequence[str],
+    folds: int,
+    seed: int,
+    groups: Sequence[str] | NDArray[np.int64] | None,
+    copies: NDArray[np.int64] | None,
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if groups is None:
-        return Split(folds=folds).parts(labels, seed, copies)
-    splitter: Any = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = splitter.split(labels, np.asarray(labels), groups)
-    return parts
+    return Split(folds=folds).parts(labels, seed, copies, groups)
 
 
 def _check_counts(
-    labels: Sequence[str], groups: Sequence[str] | None, copies: NDArray[np.int64] | None, folds: int
+    labels: Sequence[str],
+    groups: Sequence[str] | NDArray[np.int64] | None,
+    copies: NDArray[np.int64] | None,
+    folds: int,
 ) -> None:
     if groups is not None and len(groups) != len(labels):
         raise InputError(f"There are {len(labels)} labels, but {len(groups)} groups. Pass one of each per row.")

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from edgewren.metrics import evaluate
 from edgewren_train import ridge
+from edgewren_train.out_of_fold import Split
+from edgewren_train.together import Together
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 _SMALLEST = 20
@@ -23,6 +25,7 @@ def learning_curve(
     labels: Sequence[str],
     *,
     alphas: Sequence[float] = ridge.WIDE_GRID,
+    together: Together | None = None,
     folds: int = 5,
     seed: int = 0,
     advance: Callable[[int], None] | None = None,
@@ -33,24 +36,30 @@ def learning_curve(
     label; all answers for held-out rows of one size together give its figure.
 
     Args:
+        together: rows that are held out together; copies of a text come together where parts grow, too: otherwise the
+            last parts would bring no text that the earlier ones lack, and more labels would seem to help no more.
         advance: called with 1 for each finished fit.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     names = np.asarray(labels)
     classes = sorted(set(labels))
-    folds = min(folds, *(int((names == name).sum()) for name in classes))
+    together = together or Together(np.arange(len(names)))
+    folds = min(folds, together.fewest(labels))
     if folds < 2:
         return []
     answers: dict[float, list[str]] = {share: [""] * len(names) for share in SHARES}
     sizes: dict[float, list[int]] = {share: [] for share in SHARES}
-    for training, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, names):
-        order = _interleaved(names[training], np.random.default_rng(seed))
+    for training, held_out in Split(folds=folds).parts(labels, seed, together.copies, together.groups):
+        _, firsts, texts = np.unique(together.copies[training], return_index=True, return_inverse=True)
+        order = _interleaved(names[training[firsts]], np.random.default_rng(seed))
+        when = np.argsort(order)[texts]  # when the text of each row comes
+        growing = training[np.argsort(when, kind="stable")]
         for share in SHARES:
-            part = training[order[: round(share * len(training))]]
-            if len(part) < max(_SMALLEST, 2 * len(classes)) or len(set(names[part])) < len(classes):
+            count = round(share * len(firsts))
+            part = growing[: int((when < count).sum())]
+            if count < max(_SMALLEST, 2 * len(classes)) or len(set(names[part])) < len(classes):
                 continue
-            head = ridge.fit(features[part], names[part].tolist(), alphas=alphas, extend=False)
+            kept = together.of(part)
+            head = ridge.fit(features[part], names[part].tolist(), alphas=alphas, extend=False, together=kept)
             sizes[share].append(len(part))
             for row, label in zip(held_out, head.predict(features[held_out], classes), strict=True):
                 answers[share][row] = label

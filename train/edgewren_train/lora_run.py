@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewren.archive.labelled import LabelledTexts
-from edgewren.evaluations import BEFORE_TRAINING, CHOSE_EPOCHS, TEST, TRAINING
+from edgewren.evaluations import BEFORE_TRAINING, BY_GROUP, CHOSE_EPOCHS, TEST, TRAINING
 from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import lora
 from edgewren_train.calibration import calibrate
@@ -36,6 +36,7 @@ from edgewren_train.run_summary import (
     warn_of_leaks,
     warn_of_one_label,
 )
+from edgewren_train.together import Together, belonging
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def run_lora(
     split: Split | None = None,
     depth: Depth = None,
     exits: ExitPlan | None = None,
+    group_column: str | None = None,
     test: LabelledTexts | None = None,
     device: str = "cpu",
     say: Say = logger.info,
@@ -65,16 +67,26 @@ def run_lora(
     Args:
         depth: layers of the encoder to keep; "auto" chooses with a ridge head, in seconds.
         exits: after which layers texts may leave early; needs a split into folds.
+        group_column: column whose equal values are held out together, wherever rows are.
 
     Raises:
+        InputError: a label is in too few groups.
         UsageError: exits without folds, or an option out of range.
     """
     if exits is not None:
         check_exits(exits, split.folds if split else None, len(data.texts), remedy="--calibrate folds:5")
+    together = belonging(data, group_column)
     depth_kept, chosen = None, dict[str, Any]()
     if depth is not None:
         depth_kept, chosen = choose_depth_with_ridge(
-            encoder_spec, depth, data, max_length=recipe.max_length, normaliser=normaliser, device=device, say=say
+            encoder_spec,
+            depth,
+            data,
+            together,
+            max_length=recipe.max_length,
+            normaliser=normaliser,
+            device=device,
+            say=say,
         )
 
     def base_of(seed: int) -> LoraBase:
@@ -87,22 +99,25 @@ def run_lora(
     if test is not None:
         warn_of_leaks(data, test, say)
     ids = base.tokenizer.encode(data.texts).ids
-    leaving = ExitHeads(exits, base.model, data) if exits is not None else None
+    leaving = ExitHeads(exits, base.model, data, together) if exits is not None else None
     asked = ids if leaving is None else ids + base.tokenizer.encode(leaving.halves).ids
     judge = _Judge.of(base, data, test, recipe.seed)
     evaluations: dict[str, Evaluation] = {}
     choice: EpochChoice | None = None
     if choosing is not None:
-        choice, kept = choose_epochs(base_of, data, recipe, choosing, device=device, progress=show_progress, say=say)
+        choice, kept = choose_epochs(
+            base_of, data, recipe, choosing, together=together, device=device, progress=show_progress, say=say
+        )
         recipe = replace(recipe, stop_after=choice.epochs)
-    trainer = _Trainer(base, data, recipe, device, show_progress)
+    trainer = _Trainer(base, data, together, recipe, device, show_progress)
     temperature, account = 1.0, dict[str, Any]()
     held_out = trainer.out_of_fold(asked, split, leaving, say) if split is not None else None
     if held_out is not None:
         evaluations[held_out.name] = evaluate_held_out(held_out, data, recipe.seed)
         temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
     if choice is not None:
-        evaluations.update([_evaluate_validation(choice, data)])
+        name, evaluation = _evaluate_validation(choice, data)
+        evaluations[name + (BY_GROUP if group_column else "")] = evaluation
     evaluations[judge.where + BEFORE_TRAINING] = judge.evaluate(judge.predict(base.model))
     if choosing is not None and not choosing.refit:
         result = merge(base, kept, ids)
@@ -117,7 +132,7 @@ def run_lora(
     evaluations[judge.where] = judge.evaluate(after)
     warn_of_one_label(after, data.classes, say, "Train longer: --epochs 40 or --learning-rate 1e-3.")
     training = {
-        **data_facts(data, test),
+        **data_facts(data, test, group_column),
         **{key: value for key, value in asdict(recipe).items() if value is not None},
         "recipe": "lora",
         "depth": chosen,
@@ -161,6 +176,7 @@ class _Trainer:
 
     base: LoraBase
     data: LabelledTexts
+    together: Together
     recipe: lora.LoraRecipe
     device: str
     show_progress: bool
@@ -194,7 +210,9 @@ class _Trainer:
             leaving.hold_out(means, full, training, rows)
             return full[rows]
 
-        return hold_out(self.data.labels, split, self.recipe.seed, logits_of, tell_copies(self.data.texts, say))
+        tell_copies(self.together, say)
+        kept = self.together
+        return hold_out(self.data.labels, split, self.recipe.seed, logits_of, kept.copies, kept.groups)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.errors import InputError, UsageError
+from edgewren.evaluations import BY_GROUP
 
 FILE = "out_of_fold.jsonl"
 _EXPECTED = "expected none, folds:N (N at least 2) or validation:F (F between 0 and 1), for example folds:5"
@@ -53,19 +55,29 @@ class Split:
         return f"{self.folds}-fold cross-validation" if self.folds else f"validation part ({self.share:.0%} held out)"
 
     def parts(
-        self, labels: Sequence[str], seed: int, copies: NDArray[np.int64] | None = None
+        self,
+        labels: Sequence[str],
+        seed: int,
+        copies: NDArray[np.int64] | None = None,
+        groups: NDArray[Any] | Sequence[str] | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Yield (training rows, held-out rows), stratified by label and shuffled by `seed`.
 
         Args:
             copies: for each row the first one with the same text (`duplicates.copies`); they are held out together and
                 counted as one row with the rarest of their labels. None: all texts differ.
+            groups: of each row; all rows of a group are held out together (scikit-learn's StratifiedGroupKFold), copies
+                only where they are of one group. One part of a share is then that of so many folds. None: rows are
+                independent, but for copies.
 
         Raises:
-            InputError: a class has too few rows.
+            InputError: a class has too few rows, or too few groups.
         """
         from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
+        if groups is not None:
+            yield from self._by_group(labels, seed, groups)
+            return
         first = np.arange(len(labels)) if copies is None else copies
         distinct, texts = np.unique(first, return_inverse=True)
         counts = Counter(labels)
@@ -97,6 +109,31 @@ class Split:
             raise InputError(
                 f"{self.name} cannot be made of {len(names)} rows: {error} Use --calibrate none."
             ) from error
+
+    def _by_group(
+        self, labels: Sequence[str], seed: int, groups: NDArray[Any] | Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        folds = self.folds or max(2, round(1 / (self.share or 1)))
+        counts = Counter(label for label, _ in set(zip(labels, np.asarray(groups).tolist(), strict=True)))
+        rarest = min(sorted(counts), key=counts.__getitem__)
+        if counts[rarest] < folds:
+            raise InputError(
+                f"{folds} folds by group need {folds} groups of each class; {rarest!r} is in {counts[rarest]}. Take "
+                "fewer folds (or a larger share), or leave out --group-column."
+            )
+        names = np.asarray(labels)
+        splitter: Any = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        parts = list(splitter.split(np.zeros(len(names)), names, groups))
+        for training, held_out in parts if self.folds else parts[:1]:
+            missing = sorted(set(labels) - set(names[training])) if len(held_out) else sorted(set(labels))
+            if missing:
+                raise InputError(
+                    f"With {folds} folds by group, one part has no row of {missing[0]!r}: its rows are in few groups. "
+                    "Take fewer folds, or leave out --group-column."
+                )
+            yield training, held_out
 
 
 @dataclass(frozen=True)
@@ -161,18 +198,19 @@ def hold_out(
     seed: int,
     logits_of: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.floating]],
     copies: NDArray[np.int64] | None = None,
+    groups: NDArray[Any] | Sequence[str] | None = None,
 ) -> OutOfFold:
     """Hold rows out part by part and ask for their logits.
 
     Args:
         labels: of all rows.
         logits_of: trains on the first rows and returns logits [n, classes] of the second.
-        copies: as of `Split.parts`.
+        copies, groups: as of `Split.parts`.
     """
     rows: list[NDArray[np.intp]] = []
     folds: list[NDArray[np.int64]] = []
     logits: list[NDArray[np.float64]] = []
-    for number, (training, held_out) in enumerate(split.parts(labels, seed, copies)):
+    for number, (training, held_out) in enumerate(split.parts(labels, seed, copies, groups)):
         rows.append(held_out)
         folds.append(np.full(len(held_out), number, dtype=np.int64))
         logits.append(np.asarray(logits_of(training, held_out), dtype=np.float64))
@@ -182,6 +220,6 @@ def hold_out(
         rows=joined[order].astype(np.int64),
         folds=np.concatenate(folds)[order],
         logits=np.concatenate(logits)[order],
-        name=split.name,
+        name=split.name + (BY_GROUP if groups is not None else ""),
         seed=seed,
     )

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewren.errors import UsageError
+from edgewren_train.left_out import LeftOut
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
+from edgewren_train.together import Together
 
 WIDE_GRID = tuple(float(f"{alpha:.4g}") for alpha in np.logspace(-3, 6, 37))
 """1e-3 to 1e6, four steps a decade. On standardised sentence embeddings the best alpha is often in the thousands."""
@@ -45,7 +47,8 @@ class RidgeHead:
         intercept: float64 [1] or [classes].
         alpha: chosen regularisation strength.
         alphas, scores: every strength tried, ascending, and its leave-one-out score (minus the mean squared error,
-            the higher the better), by generalised cross-validation (Golub, Heath & Wahba 1979).
+            the higher the better), by generalised cross-validation (Golub, Heath & Wahba 1979); where rows are left
+            out together, that of leaving one such group out (`left_out`).
         extended: whether the grid was extended because the best value lay on its edge.
     """
 
@@ -91,6 +94,7 @@ def fit(
     *,
     alphas: Sequence[float] = WIDE_GRID,
     extend: bool = True,
+    together: Together | None = None,
 ) -> RidgeHead:
     """Fit the head; alpha by generalised cross-validation over `alphas`.
 
@@ -98,13 +102,17 @@ def fit(
         features: float32 [n, dimension].
         alphas: strengths to try, all positive.
         extend: go on beyond an edge of the grid while the best value lies on it (to 1e-9 or 1e12).
+        together: rows that are left out together where alpha is chosen: with one copy of a text still in the fit, the
+            weakest penalty foretells the other best. None: each row is left out alone.
 
     Raises:
         UsageError: no alpha, or one that is not positive.
     """
     from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.preprocessing import LabelBinarizer
 
-    return _fit(features, labels, RidgeClassifierCV, alphas, extend=extend)
+    targets = LabelBinarizer(neg_label=-1).fit_transform(labels)  # as RidgeClassifierCV's own
+    return _fit(features, labels, targets, RidgeClassifierCV, alphas, extend=extend, together=together)
 
 
 def fit_values(
@@ -113,6 +121,7 @@ def fit_values(
     *,
     alphas: Sequence[float] = WIDE_GRID,
     extend: bool = True,
+    together: Together | None = None,
 ) -> RidgeHead:
     """Fit a head to another model's decision values, float [n] of two classes or [n, classes], instead of labels.
 
@@ -120,13 +129,24 @@ def fit_values(
     """
     from sklearn.linear_model import RidgeCV
 
-    return _fit(features, values, RidgeCV, alphas, extend=extend)
+    return _fit(features, values, values, RidgeCV, alphas, extend=extend, together=together)
 
 
 def _fit(
-    features: NDArray[np.float32], wanted: Any, estimator: Any, alphas: Sequence[float], *, extend: bool
+    features: NDArray[np.float32],
+    wanted: Any,
+    targets: Any,
+    estimator: Any,
+    alphas: Sequence[float],
+    *,
+    extend: bool,
+    together: Together | None,
 ) -> RidgeHead:
-    """Standardise, then fit `estimator`, one of scikit-learn's with generalised cross-validation over alphas."""
+    """Standardise, then fit `estimator`, one of scikit-learn's with generalised cross-validation over alphas.
+
+    Args:
+        wanted: what it is fitted to; targets: the same as numbers, [n] or [n, outputs].
+    """
     from sklearn.preprocessing import StandardScaler
 
     grid = sorted(set(map(float, alphas)))
@@ -137,19 +157,25 @@ def _fit(
     deviation = np.sqrt(scaler.var_)
     dead = deviation < _DEAD * deviation.max()
     standardised = np.where(dead, 0.0, scaler.transform(exact))
+    left_out = _left_out(standardised, targets, together)
     tried: dict[float, float] = {}
     pending = grid
     extended = False
+    model = None
     while True:
-        cv = estimator(alphas=np.asarray(pending), store_cv_results=True).fit(standardised, wanted)
-        errors = np.asarray(cv.cv_results_).reshape(len(exact), -1, len(pending)).mean(axis=(0, 1))
-        tried.update(zip(pending, (-errors).tolist(), strict=True))
+        if left_out is None:
+            model = estimator(alphas=np.asarray(pending), store_cv_results=True).fit(standardised, wanted)
+            errors = np.asarray(model.cv_results_).reshape(len(exact), -1, len(pending)).mean(axis=(0, 1)).tolist()
+        else:
+            errors = [left_out.squared_error(alpha) for alpha in pending]
+        tried.update((alpha, -error) for alpha, error in zip(pending, errors, strict=True))
         best = max(tried, key=lambda alpha: (tried[alpha], alpha))
         beyond = _beyond_edge(best, sorted(tried)) if extend else []
         if not beyond:
             break
         pending, extended = beyond, True
-    model = cv if float(cv.alpha_) == best else estimator(alphas=np.asarray([best])).fit(standardised, wanted)
+    if model is None or float(model.alpha_) != best:
+        model = estimator(alphas=np.asarray([best])).fit(standardised, wanted)
     order = sorted(tried)
     return RidgeHead(
         mean=np.asarray(scaler.mean_, dtype=np.float64),
@@ -163,6 +189,13 @@ def _fit(
     )
 
 
+def _left_out(standardised: NDArray[np.float64], targets: Any, together: Together | None) -> LeftOut | None:
+    """Return how to leave rows out together; None where each stands alone, or all would be left out at once."""
+    if together is None or not 1 < len(np.unique(together.units)) < len(together.units):
+        return None
+    return LeftOut(standardised, np.asarray(targets, dtype=np.float64).reshape(len(standardised), -1), together)
+
+
 def cross_validate(
     features: NDArray[np.float32],
     labels: Sequence[str],
@@ -171,19 +204,22 @@ def cross_validate(
     seed: int,
     alphas: Sequence[float] = WIDE_GRID,
     extend: bool = True,
-    copies: NDArray[np.int64] | None = None,
+    together: Together | None = None,
 ) -> OutOfFold:
     """Return the out-of-fold logits of each row. Scaler and alpha are fitted anew inside every training part.
 
-    Stratified and shuffled by `seed`; every class must have at least `folds` rows. `copies` as of `Split.parts`.
+    Stratified and shuffled by `seed`; every class must have at least `folds` rows (units, where rows belong
+    `together`).
     """
     names = np.asarray(labels)
 
     def held_out_logits(training: NDArray[np.intp], held_out: NDArray[np.intp]) -> NDArray[np.float64]:
-        head = fit(features[training], names[training].tolist(), alphas=alphas, extend=extend)
+        kept = None if together is None else together.of(training)
+        head = fit(features[training], names[training].tolist(), alphas=alphas, extend=extend, together=kept)
         return head.logits(features[held_out])
 
-    return hold_out(labels, Split(folds=folds), seed, held_out_logits, copies)
+    alike = (None, None) if together is None else (together.copies, together.groups)
+    return hold_out(labels, Split(folds=folds), seed, held_out_logits, *alike)
 
 
 def _beyond_edge(best: float, tried: Sequence[float]) -> list[float]:

@@ -34,6 +34,7 @@ from edgewren_train.run_summary import (
     warn_of_leaks,
     warn_of_one_label,
 )
+from edgewren_train.together import belonging
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +73,14 @@ def run_ridge(
     def embedded_at(layers: int, texts: Sequence[str] = data.texts) -> Any:
         return embedding.embed(depths.cut(encoder, layers), texts, device=device, cache=cache)
 
+    together = belonging(data, settings.group_column)
     chosen: dict[str, Any] = {}
     if depth is not None:
-        kept, chosen = choose_depth(encoder, depth, embedded_at, settings.folded(data), data, settings.folds, say)
+        kept, chosen = choose_depth(
+            encoder, depth, embedded_at, settings.folded(data), data, together, settings.folds, say
+        )
         encoder = depths.cut(encoder, kept)
-    heads = ExitHeads(exits, encoder.model[0].auto_model, data) if exits is not None else None
+    heads = ExitHeads(exits, encoder.model[0].auto_model, data, together) if exits is not None else None
     asked = [*data.texts, *(heads.halves if heads else ())]
     start = time.perf_counter()
     whole = embedded(asked, "embedding")
@@ -84,13 +88,13 @@ def run_ridge(
     embedding_s = time.perf_counter() - start
     evaluations: dict[str, Evaluation] = {}
     temperature, account = 1.0, dict[str, Any]()
-    held_out = settings.cross_validate(features, data, say)
+    held_out = settings.cross_validate(features, data, say, together=together)
     if held_out is not None:
         evaluations[held_out.name] = evaluate_held_out(held_out, data, seed)
         if settings.calibrated:
             temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
     start = time.perf_counter()
-    head = settings.fit(features, data.labels)
+    head = settings.fit(features, data.labels, together=together)
     fit_s = time.perf_counter() - start
     left: Exits | None = None
     if heads is not None and held_out is not None:
@@ -106,7 +110,7 @@ def run_ridge(
         predicted = head.predict(features, data.classes)
         evaluations[TRAINING] = evaluate(data.labels, predicted, data.classes, seed=seed)
     training = {
-        **data_facts(data, test),
+        **data_facts(data, test, settings.group_column),
         **_head_facts(head, settings),
         "depth": chosen,
         "exits": left.as_dict() if left else {},

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 import edgewren
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
-from edgewren_train.duplicates import copies, leaked
+from edgewren_train.duplicates import leaked
 from edgewren_train.model import Description
 from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.together import Together
 
 Say = Callable[[str], None]
 ProgressBar = Callable[[int, str], Callable[[int], None]]
@@ -77,13 +77,15 @@ def evaluate_held_out(held_out: OutOfFold, data: LabelledTexts, seed: int) -> Ev
     return evaluate(true, held_out.predicted(data.classes), data.classes, seed=seed)
 
 
-def data_facts(data: LabelledTexts, test: LabelledTexts | None) -> dict[str, Any]:
-    """Return which files were read, and the hash of the texts and labels in them."""
+def data_facts(data: LabelledTexts, test: LabelledTexts | None, group_column: str | None = None) -> dict[str, Any]:
+    """Return which files were read, the hash of the texts and labels in them, and by which column rows were grouped."""
     facts: dict[str, Any] = {
         "data": {"file": Path(data.path).name, "sha256": data.sha256, "rows": len(data.texts)},
         "texts_sha256": data.texts_sha256,
         "rows_per_label": {name: data.labels.count(name) for name in data.classes},
     }
+    if group_column is not None:
+        facts["group_column"] = group_column
     if test is not None:
         facts["test_data"] = {"file": Path(test.path).name, "sha256": test.sha256, "rows": len(test.texts)}
     return facts
@@ -100,16 +102,22 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def tell_copies(texts: Sequence[str], say: Say) -> NDArray[np.int64]:
-    """Return which texts are copies of which (`duplicates.copies`), and tell if there are any."""
-    found = copies(texts)
-    repeated = int((found != np.arange(len(texts))).sum())
-    if repeated:
-        say(
-            f"note: {repeated:,} of {len(texts):,} rows repeat an earlier row's text (links apart). Copies are held "
-            "out together, but intervals and a ridge's alpha take all rows for independent: better remove copies"
-        )
-    return found
+def tell_copies(together: Together, say: Say) -> None:
+    """Tell how many rows are copies of others, and what that does, if there are any."""
+    rows = len(together.copies)
+    repeated = rows - len(np.unique(together.copies))
+    if not repeated:
+        return
+    kept = "held out together"
+    if together.groups is not None:
+        pairs = np.stack([together.copies, together.groups], axis=1)
+        parted = len(np.unique(pairs, axis=0)) - len(np.unique(together.copies))
+        kept += " with their group" + (f" ({parted:,} of them are of another group than the first)" if parted else "")
+    say(
+        f"note: {repeated:,} of {rows:,} rows repeat an earlier row's text (links apart). Copies are {kept}, but "
+        "models learn such a text as often as it occurs, and intervals take all rows for independent: better remove "
+        "copies"
+    )
 
 
 def warn_of_leaks(data: LabelledTexts, test: LabelledTexts, say: Say) -> None:

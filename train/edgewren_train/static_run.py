@@ -19,6 +19,7 @@ from edgewren.metrics import Evaluation, evaluate
 from edgewren_train import ridge, static
 from edgewren_train.calibration import calibrate
 from edgewren_train.distillation import Distilled, distil
+from edgewren_train.duplicates import copies
 from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.model import save_static
 from edgewren_train.ridge_run import alpha_report
@@ -32,6 +33,7 @@ from edgewren_train.run_summary import (
     warn_of_leaks,
     warn_of_one_label,
 )
+from edgewren_train.together import belonging
 
 logger = logging.getLogger(__name__)
 
@@ -80,20 +82,21 @@ def run_static(
     def averaged(texts: Sequence[str]) -> NDArray[np.float32]:
         return static.mean_vectors(encoder.tokenizer.encode(texts).ids, vectors)
 
+    together = belonging(data, settings.group_column)
     features = averaged(data.texts)
     evaluations: dict[str, Evaluation] = {}
     temperature, account = 1.0, dict[str, Any]()
-    held_out = settings.cross_validate(features, data, say)
+    held_out = settings.cross_validate(features, data, say, together=together)
     if held_out is not None:
         name = held_out.name + (BEFORE_DISTILLATION if teaching else "")
         evaluations[name] = evaluate_held_out(held_out, data, seed)
         if settings.calibrated and teaching is None:
             temperature, account = calibrate(held_out, data.labels, data.classes, seed=seed, say=say)
-    head = settings.fit(features, data.labels)
+    head = settings.fit(features, data.labels, together=together)
     say(alpha_report(head))
     warn_of_one_label(head.predict(features, data.classes), data.classes, say, ridge.NO_SIGNAL)
     training: dict[str, Any] = {
-        **data_facts(data, test),
+        **data_facts(data, test, settings.group_column),
         "recipe": "static",
         "seed": seed,
         "alpha": head.alpha,
@@ -149,7 +152,9 @@ def _distil(
     wanted = answered[:, order] if answered.ndim == 2 else answered[:, None] * (1 if order == [0, 1] else -1)
     shares = static.shares([ids[index] for index in kept], len(vectors))
     undistilled = _columns(head.decision(shares @ vectors.astype(np.float64)))
-    distilled = distil(shares, undistilled, wanted, seed=seed)
+    # Those that differ in links alone have other token rows where the normaliser keeps links.
+    same = copies([teaching.texts[index] for index in kept])
+    distilled = distil(shares, undistilled, wanted, copies=same, seed=seed)
     taught = _labels(wanted, classes)
     agreement, before = (
         evaluate(taught, _labels(decision, classes), classes, seed=seed).accuracy

@@ -154,6 +154,7 @@ class _Trainer:
     def __init__(self, data: LabelledTexts, plan: SweepPlan, groups: Sequence[str] | None, device: str) -> None:
         self._data, self._plan, self._groups, self._device = data, plan, groups, device
         self._bases: dict[int, LoraBase] = {}
+        self._copies = copies(data.texts)
         self._ids: list[list[int]] = []
         self._labels = [data.classes.index(label) for label in data.labels]
 
@@ -177,7 +178,7 @@ class _Trainer:
             share=self._plan.validation,
             seed=seed,
             groups=self._groups,
-            copies=copies(self._data.texts),
+            copies=self._copies,
         )
         pruned = False
 

@@ -166,10 +166,19 @@ def _speed(bundle: str, model: Trained, say: Say) -> Mapping[str, Any]:
 
 def _curve(model: Trained, say: Say) -> list[dict[str, Any]]:
     from edgewren_train import ridge
+    from edgewren_train.duplicates import copies
     from edgewren_train.embedding import default_cache, embed
     from edgewren_train.encoders import load_encoder
     from edgewren_train.learning_curve import learning_curve
+    from edgewren_train.together import Together
 
+    together = Together(copies(model.texts))
+    if "group_column" in model.training:
+        held_out = model.held_out
+        if held_out is None or len(held_out.rows) < len(model.texts):
+            say("no learning curve: it must hold out rows by group, and the trained model keeps no folds that tell how")
+            return []
+        together = Together(together.copies, held_out.folds)  # a fold is whole groups
     say("fitting the learning curve")
     encoder = load_encoder(
         str(model.folder / "encoder"),
@@ -178,7 +187,8 @@ def _curve(model: Trained, say: Say) -> list[dict[str, Any]]:
     )
     features = embed(encoder, model.texts, cache=default_cache())
     alphas = model.training.get("alphas") or ridge.WIDE_GRID
-    return learning_curve(features, model.text_labels, alphas=alphas, seed=int(model.training.get("seed", 0)))
+    seed = int(model.training.get("seed", 0))
+    return learning_curve(features, model.text_labels, together=together, alphas=alphas, seed=seed)
 
 
 def _settings(training: Mapping[str, Any]) -> list[tuple[str, str]]:

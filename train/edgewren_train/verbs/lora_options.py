@@ -81,9 +81,6 @@ def add_validation(parser: argparse.ArgumentParser) -> None:
         metavar="A,B,…",
         help="with --validation: repeat with these seeds, each with its own held-out part, and report the spread",
     )
-    parser.add_argument(
-        "--group-column", metavar="NAME", help="with --validation: keep rows with the same value together"
-    )
 
 
 def recipe(args: argparse.Namespace) -> LoraRecipe:
@@ -152,7 +149,7 @@ def choosing(args: argparse.Namespace) -> Choosing | None:
         UsageError: an option out of range, or one that needs --validation without it.
     """
     if args.validation is None:
-        for name in ("seeds", "group_column", "no_refit", "early_stopping"):
+        for name in ("seeds", "no_refit", "early_stopping"):
             if getattr(args, name) is not None and getattr(args, name) is not False:  # 0 epochs are given, too
                 raise UsageError(f"--{name.replace('_', '-')} needs rows to judge by: add --validation 0.15.")
         return None
@@ -163,5 +160,4 @@ def choosing(args: argparse.Namespace) -> Choosing | None:
         patience=_PATIENCE if args.early_stopping is None else args.early_stopping,
         seeds=args.seeds or (args.seed,),
         refit=not args.no_refit,
-        group_column=args.group_column,
     )

@@ -57,6 +57,11 @@ def add_common(parser: argparse.ArgumentParser, *, usual_length: str = "the enco
     parser.add_argument(
         "--seed", type=one_seed, default=0, metavar="N", help="same seed and data: same model (default: 0)"
     )
+    parser.add_argument(
+        "--group-column",
+        metavar="NAME",
+        help="keep rows with the same value together wherever rows are held out, such as author: nobody in both parts",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
     parser.add_argument("--force", action="store_true", help="overwrite an existing trained model")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -81,8 +86,7 @@ def prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | No
 
     output = Path(args.output or f"{stem(args.train)}-{args.recipe}")
     check_output(output, force=args.force)
-    group = getattr(args, "group_column", None)
-    data = read(args, others=[group] if group else [])
+    data = read(args, others=[args.group_column] if args.group_column else [])
     test = read(args, args.test, minimum_per_class=1) if args.test else None
     if test is not None:
         test.check_known(data.classes, args.train, phrase="does not have. It has")

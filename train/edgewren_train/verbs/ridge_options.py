@@ -32,7 +32,7 @@ def settings(args: argparse.Namespace) -> RidgeSettings:
     """Return what `options.add_common` and `add_settings` read.
 
     Raises:
-        UsageError: --alphas or --folds is wrong.
+        UsageError: --alphas or --folds is wrong, or --group-column has nothing to keep together for.
     """
     from edgewren_train import ridge
     from edgewren_train.ridge_settings import RidgeSettings
@@ -40,6 +40,11 @@ def settings(args: argparse.Namespace) -> RidgeSettings:
     alphas, extend = _alpha_grid(args.alphas, ridge.WIDE_GRID, ridge.CLASSIC_GRID)
     if args.folds < 0 or args.folds == 1:
         raise UsageError(f"--folds is {args.folds}, expected 0 (none) or at least 2.")
+    if args.group_column and not args.folds and len(alphas) == 1 and getattr(args, "depth", None) != "auto":
+        raise UsageError(
+            "--group-column is of rows held out, and with one alpha and --folds 0 none are. Leave it out, or hold out "
+            "rows: --folds 10."
+        )
     return RidgeSettings(
         encoder_spec=args.encoder,
         max_length=args.max_length,
@@ -48,6 +53,7 @@ def settings(args: argparse.Namespace) -> RidgeSettings:
         extend=extend,
         folds=args.folds,
         calibrated=not args.no_calibration,
+        group_column=args.group_column,
         seed=args.seed,
     )
 

@@ -155,6 +155,7 @@ def _next(args: argparse.Namespace, output: Path) -> str:
         ("--encoder", args.encoder, MINILM),
         ("--text-column", args.text_column, "text"),
         ("--label-column", args.label_column, "label"),
+        ("--group-column", args.group_column, None),
     ):
         words += [option, value] if value != default else []
     return shlex.join([*words, "--from-sweep", str(output)])
@@ -203,6 +204,7 @@ def _retrain(args: argparse.Namespace, data: LabelledTexts, folder: Path) -> Non
         encoder_spec=choice.encoder,
         recipe=choice.recipe,
         normaliser=choice.normaliser,
+        group_column=args.group_column,
         device=options.torch_device(args.device),
         say=say,
         show_progress=sys.stderr.isatty(),

@@ -134,6 +134,11 @@ def _run_lora(args: argparse.Namespace) -> int:
     split = Split.parse(args.calibrate or usual)
     recipe = lora_options.recipe(args)
     choosing = lora_options.choosing(args)
+    if args.group_column and split is None and choosing is None and args.depth != "auto":
+        raise UsageError(
+            "--group-column is of rows held out, and with --calibrate none none are. Leave it out, or hold out rows: "
+            "--calibrate validation:0.2."
+        )
     warning = lora_options.sweep_warning(args)
     if warning:
         say(warning)
@@ -148,6 +153,7 @@ def _run_lora(args: argparse.Namespace) -> int:
         split=split,
         depth=parse_depth(args.depth),
         exits=exits,
+        group_column=args.group_column,
         test=test,
         device=options.torch_device(args.device),
         say=say,
