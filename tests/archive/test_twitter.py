@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewren.archive import lines
+from edgewren.archive import run as archive_run
 from edgewren.archive.json_records import ends_early
 from edgewren.archive.readers import open_table, resolve_format
 from edgewren.archive.run import score_archive
@@ -185,6 +186,33 @@ def test_each_shape_goes_on_from_any_position(tmp_path, name):
             assert [row.fields for row in table] == [row.fields for row in whole[read:]]
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_shape_goes_on_from_its_end(tmp_path, name):
+    path = write(tmp_path, name, SHAPES[name])
+    with open_table(path) as table:
+        while table.read(100):
+            position = json.loads(json.dumps(table.position))
+        seen = table.seen()
+    with open_table(path, format="twitter", position=position) as table:
+        assert (table.read(100), table.seen()) == (None, seen)
+
+
+def test_a_run_goes_on_where_a_window_was_full_at_an_arrays_end(tmp_path, classifier, monkeypatch):
+    monkeypatch.setattr(archive_run, "WINDOW_CHARACTERS", 1)
+    path = write(tmp_path, "tweets.js", tweets_js(*[V1] * 9))
+    output = tmp_path / "o.jsonl"
+    expected = score_archive(classifier, [path], tmp_path / "whole.jsonl", window=5)
+    with pytest.raises(KeyboardInterrupt):
+        score_archive(classifier, [path], output, window=5, progress=_interrupt_at_9)
+    assert score_archive(classifier, [path], output, window=5, resume=True).rows == expected.rows
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def _interrupt_at_9(rows: int, _bytes: int) -> None:
+    if rows == 9:
+        raise KeyboardInterrupt
+
+
 def test_jsonl_output_keeps_a_tweets_own_bytes(tmp_path, classifier):
     line = '{"id_str":"1","id":1050118621198921728,"full_text":"caf\\u00e9 good","x":1.50}'
     score_archive(classifier, [write(tmp_path, "a.jsonl", line + "\n")], tmp_path / "o.jsonl")
@@ -274,7 +302,9 @@ def test_a_tweets_js_that_breaks_off_is_refused(tmp_path, cut):
         rows(write(tmp_path, "tweets.js", SHAPES["tweets.js"][:cut]))
 
 
-def test_what_follows_the_archives_array_is_refused(tmp_path):
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 17])
+def test_what_follows_the_archives_array_is_refused(tmp_path, chunk, monkeypatch):
+    monkeypatch.setattr(lines, "_CHUNK_BYTES", chunk)
     with pytest.raises(InputError, match="follows the end"):
         rows(write(tmp_path, "tweets.js", SHAPES["tweets.js"] + "\nwindow.more = 1"))
 

@@ -256,8 +256,7 @@ class _TwitterTable(SourceTable):
                 raise InputError(f"{self.name} is cut short: its array is not closed. Get the file again.")
         found = self._buffer[place]
         if found == "]":
-            self._consume(place + 1)
-            self._check_end()
+            self._check_end(place + 1)
             return None
         if first:
             return place
@@ -282,14 +281,13 @@ class _TwitterTable(SourceTable):
                 return value, end, error
             self._check_size()
 
-    def _check_end(self) -> None:
-        while True:
-            rest = self._buffer.strip(JSON_SPACE + ";")
-            if rest:
-                raise InputError(f"{self.name}, line {self._line + 1}: {rest[:20]!r} follows the end of the array.")
-            self._consume(len(self._buffer))
-            if not self._more():
-                return
+    def _check_end(self, place: int) -> None:
+        """Check that nothing follows. The bracket is not consumed: who goes on there has to find the array's end."""
+        line = self._line + 1 + self._buffer.count("\n", 0, place)
+        for text in itertools.chain([self._buffer[place:]], self._texts):
+            if found := text.strip(JSON_SPACE + ";"):
+                raise InputError(f"{self.name}, line {line}: {found[:20]!r} follows the end of the array.")
+            line += text.count("\n")
 
 
 _DOCUMENTS, _ARRAY = 1, 2
