@@ -21,8 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgewren import Classifier
-from edgewren.archive import compression
+from edgewren.archive import compression, table
+from edgewren.archive import run as archive_run
 from edgewren.archive.field_limit import FIELD_LIMIT
+from edgewren.archive.formats import twitter
 from edgewren.archive.readers import open_table
 from edgewren.archive.run import score_archive
 from edgewren.cli.main import main
@@ -158,17 +160,32 @@ def test_windows_end_by_what_whole_rows_take_so_memory_is_constant(tmp_path, cla
     assert np.diff(rows).max() <= 105  # 8 million characters, and what a block or a row group may be over them
 
 
-def test_records_that_are_written_as_lines_do_not_wait_as_objects(tmp_path, classifier):
-    record = {"text": "hi", "deep": [{"key": number} for number in range(200)]}
-    source = write(tmp_path / "in.jsonl", "".join(json.dumps({**record, "id": row}) + "\n" for row in range(2000)))
-    peaks = {}
-    for form in ("jsonl", "csv"):
-        tracemalloc.start()
-        score_archive(classifier, [source], tmp_path / f"out.{form}")
-        peaks[form] = tracemalloc.get_traced_memory()[1]
+MANY_VALUES = {
+    "csv": lambda row: f"hi,{row:08}" + ",ab" * 300 + "\n",
+    "jsonl": lambda row: json.dumps({"text": "hi", **{f"key{number}": row + number for number in range(90)}}) + "\n",
+    "pages.jsonl": lambda row: json.dumps({"data": [_FAT_TWEET] * 20, "meta": {"result_count": 20}}) + "\n",
+}
+_FAT_TWEET = {"id": "1", "text": "hi", "author_id": "5", "context": [{"domain": {"id": "4"}, "entity": {}}] * 25}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("kind", MANY_VALUES)
+def test_rows_of_many_values_wait_as_what_they_were_read_from(tmp_path, classifier, kind, form, monkeypatch):
+    monkeypatch.setattr(archive_run, "WINDOW_CHARACTERS", 2**19)
+    for module in (table, twitter):
+        monkeypatch.setattr(module, "BLOCK_CHARACTERS", 2**17)
+    header = "text,id" + "".join(f",c{number}" for number in range(300)) + "\n"
+    rows = (header if kind == "csv" else "") + "".join(map(MANY_VALUES[kind], range(100 if "page" in kind else 2500)))
+    source = write(tmp_path / f"in.{kind}", rows)
+    score_archive(classifier, [source], tmp_path / f"first.{form}")
+    tracemalloc.start()
+    try:
+        report = score_archive(classifier, [source], tmp_path / f"out.{form}")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
         tracemalloc.stop()
-    assert peaks["jsonl"] < 0.6 * peaks["csv"]
-    assert [json.loads(line)["deep"] for line in (tmp_path / "out.jsonl").open()] == [record["deep"]] * 2000
+    assert report.rows >= 2000
+    assert peak < 16 * 2**19, f"{peak / 2**19:.1f} windows"
 
 
 def test_a_ragged_row_keeps_its_place_without_scores(tmp_path, classifier):

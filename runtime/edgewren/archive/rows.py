@@ -127,7 +127,10 @@ class Block(ABC):
                 )
 
     def rest(self) -> None:  # noqa: B027  most blocks hold nothing else
-        """Keep no more than the rows as they stood, from which all else can be had again."""
+        """Keep no more than the rows as they stood, from which all else can be had again.
+
+        As objects they take ten times their text, and Python's garbage collector goes through them all the time.
+        """
 
     def taken(self, names: Collection[str]) -> str | None:
         """Return a name that some row has as a key, beyond the table's own columns, or None."""

@@ -257,7 +257,9 @@ class _Run:
                 result = results(window, scores, labels, abstain_below)
                 data = [] if self._begun else [self.encoder.header()]
                 parts = zip(window.parts, result.added, strict=True)
-                data += [self.encoder.encode(part.block, added) for part, added in parts]
+                for part, added in parts:
+                    data.append(self.encoder.encode(part.block, added))
+                    part.block.rest()
                 tally.add(result, scores)
                 tally.prefixed = self.encoder.prefixed
                 tally.seconds = before + time.perf_counter() - started
@@ -298,8 +300,7 @@ class _Run:
             texts: list[str] = []
             for block in self._inputs.blocks(rows, WINDOW_CHARACTERS):
                 found, problems = block.texts(column)
-                if self._options.output_format == "jsonl":
-                    block.rest()
+                block.rest()
                 parts.append(Part(block, found, problems))
                 texts += [t for row, t in enumerate(found) if row not in problems] if problems else found
             if not parts:

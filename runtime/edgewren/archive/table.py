@@ -129,24 +129,35 @@ class RecordTable(SourceTable, Generic[_Record]):
     def is_blank(self, record: _Record) -> bool:
         """Whether the record is a blank line: a row where others follow, nothing at the end."""
 
-    def records(self, rows: int) -> list[_Record]:
-        """Return the records of the next block, none at the end. It ends at no blank line."""
+    def beyond(self, records: list[_Record]) -> int:
+        """Return what records take beyond their characters, in characters."""
+        del records
+        return 0
+
+    def records(self, rows: int) -> tuple[list[_Record], int]:
+        """Return the records of the next block, none at the end, and what they take, in characters.
+
+        The block ends at no blank line.
+        """
         records: list[_Record] = []
         start = self.position["characters"]
+        beyond = 0
         step = 1
         while True:
             before = len(records)
             wanted = min(step, max(rows - before, 1))
             self.take(records, wanted)
+            beyond += self.beyond(records[before:])
+            characters = self.position["characters"] - start + beyond
             if len(records) - before < wanted:
                 while records and self.is_blank(records[-1]):
                     records.pop()
-                return records
-            characters = self.position["characters"] - start
-            # Records may be long: go on by few, and look after each where they are.
-            step = min(2 * step, _MOST_ROWS_A_STEP) if characters < BLOCK_CHARACTERS // 8 else 1
+                return records, characters
+            # Records may be long: go on by few, and by fewer the closer the block's end is.
+            left = (BLOCK_CHARACTERS - characters) * len(records) // (4 * max(characters, 1))
+            step = max(1, min(2 * step, _MOST_ROWS_A_STEP, left))
             if (len(records) >= rows or characters >= BLOCK_CHARACTERS) and not self.is_blank(records[-1]):
-                return records
+                return records, characters
             if len(records) > rows + _MAXIMUM_BLANK_LINES:
                 raise InputError(
                     f"{self.name}: more than {_MAXIMUM_BLANK_LINES:,} empty lines in a row, after row "

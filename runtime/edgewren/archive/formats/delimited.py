@@ -27,6 +27,10 @@ from edgewren.archive.table import (
 from edgewren.errors import InputError
 from edgewren.text import repair
 
+_FIELD_CHARACTERS = 16
+"""What a field takes beyond its characters: Python's 57 bytes and more for a string and its place in a list, at up to
+four bytes a character."""
+
 
 class _Records(Block):
     """Records as csv.reader gives them."""
@@ -130,13 +134,12 @@ class _DelimitedTable(RecordTable[list[str]]):
 
     def read(self, rows: int) -> Block | None:
         self._line = self._line_before + self._reader.line_num + 1
-        start = self._lines.position
-        records = self.records(rows)
+        records, characters = self.records(rows)
         if not records:
             return None
         first = self._row + 1
         self._row += len(records)
-        return _Records(self.name, first, self.columns, records, self._line, self._lines.position - start)
+        return _Records(self.name, first, self.columns, records, self._line, characters)
 
     def take(self, records: list[list[str]], wanted: int) -> None:
         self._lines.records = records
@@ -151,6 +154,9 @@ class _DelimitedTable(RecordTable[list[str]]):
 
     def is_blank(self, record: list[str]) -> bool:
         return not record
+
+    def beyond(self, records: list[list[str]]) -> int:
+        return _FIELD_CHARACTERS * sum(map(len, records))
 
     def why_missing(self, column: str) -> str:
         header = _DELIMITERS[self.format].join(self.columns)

@@ -25,7 +25,7 @@ _HEAD_CHARACTERS = 1 << 20
 class Records(Block):
     """Parsed lines."""
 
-    def __init__(self, source: str, first: int, line: int, raw: list[str]) -> None:
+    def __init__(self, source: str, first: int, line: int, raw: list[str], characters: int) -> None:
         errors: dict[int, str] = {}
         records: list[dict[str, Any]] = []
         for index, text in enumerate(raw):
@@ -33,7 +33,7 @@ class Records(Block):
             if error is not None:
                 errors[index] = error if text.strip(JSON_SPACE) else "empty line"
             records.append(fields)
-        super().__init__(source, first, errors, sum(map(len, raw)))
+        super().__init__(source, first, errors, characters)
         self._line = line
         self._raw = raw
         self._parsed: list[dict[str, Any]] | None = records
@@ -48,13 +48,12 @@ class Records(Block):
         return self._parsed
 
     def rest(self) -> None:
-        # As objects, records take ten times their text, and Python's garbage collector goes through them all the time.
         self._parsed = None
 
     def row(self, index: int) -> Row:
-        return Row(
-            self.first + index, self._line + index, self._records[index], self._raw[index], self.errors.get(index)
-        )
+        raw = self._raw[index]
+        fields = parse_object(raw)[0] if self._parsed is None else self._parsed[index]
+        return Row(self.first + index, self._line + index, fields, raw, self.errors.get(index))
 
     def values(self, column: str) -> list[Any]:
         return [record.get(column) for record in self._records]
@@ -111,13 +110,14 @@ class _JsonlTable(RecordTable[str]):
         return self._row
 
     def read(self, rows: int) -> Block | None:
-        found = self.records(rows)
+        found, characters = self.records(rows)
         if not found:
             return None
         first, line = self._row + 1, self._number + 1
         self._row += len(found)
         self._number += len(found)
-        return Records(self.name, first, line, [text.removesuffix("\n").removesuffix("\r") for text in found])
+        raw = [text.removesuffix("\n").removesuffix("\r") for text in found]
+        return Records(self.name, first, line, raw, characters)
 
     def take(self, records: list[str], wanted: int) -> None:
         self._lines.records = records

@@ -71,6 +71,9 @@ class _Batch(Block):
         # What is no UTF-8 becomes lone surrogates, which are repaired like any others.
         return [None if value is None else value.decode(errors="surrogateescape") for value in found.to_pylist()]
 
+    def rest(self) -> None:
+        self._columns = {}
+
     def _plain(self, name: str) -> list[Any]:
         if name not in self._columns:
             try:

@@ -29,21 +29,47 @@ _TELLING = frozenset({"text", "full_text"})
 """Keys of which a record that is no tweet tells that the file is not Twitter's."""
 
 
+class _Page:
+    """A v2 page as it stood. Its tweets are records, which take ten times its text, only while somebody needs them."""
+
+    __slots__ = ("_records", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._records: list[dict[str, Any]] | None = None
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        if self._records is None:
+            page, _, _ = parse_value(self._text, _end_of_space(self._text, 0))
+            self._records = [record for record, _, _ in _from_page(page)]
+        return self._records
+
+    def rest(self) -> None:
+        self._records = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Tweet:
     """One row: a tweet's columns, and what is wrong with it.
 
     Attributes:
         keys: of its record; none where there is no record.
-        own: its JSON on one line, None for one out of a page, whose `record` is kept instead.
+        own: its JSON on one line, or the page that it is out of.
+        place: in that page.
     """
 
     fields: dict[str, Any]
     keys: Collection[str]
-    own: str | None
+    own: str | _Page
     line: int
     error: str | None
-    record: dict[str, Any] | None = None
+    place: int = 0
+
+    def as_json(self) -> str:
+        if not self.keys:
+            return "{}"
+        return self.own if isinstance(self.own, str) else json_text(self.own.records[self.place])
 
 
 class _Tweets(Block):
@@ -57,7 +83,8 @@ class _Tweets(Block):
 
     def row(self, index: int) -> Row:
         tweet = self._tweets[index]
-        return Row(self.first + index, tweet.line, tweet.fields, tweet.own, tweet.error)
+        raw = tweet.own if isinstance(tweet.own, str) else None
+        return Row(self.first + index, tweet.line, tweet.fields, raw, tweet.error)
 
     def values(self, column: str) -> list[Any]:
         return [tweet.fields.get(column) for tweet in self._tweets]
@@ -66,10 +93,12 @@ class _Tweets(Block):
         return [[cell_text(tweet.fields.get(column)) for column in columns] for tweet in self._tweets]
 
     def objects(self) -> list[str]:
-        return [
-            "{}" if not tweet.keys else tweet.own if tweet.own is not None else json_text(tweet.record)
-            for tweet in self._tweets
-        ]
+        return [tweet.as_json() for tweet in self._tweets]
+
+    def rest(self) -> None:
+        for tweet in self._tweets:
+            if isinstance(tweet.own, _Page):
+                tweet.own.rest()
 
     def taken(self, names: Collection[str]) -> str | None:
         return next((name for tweet in self._tweets for name in names if name in tweet.keys), None)
@@ -207,21 +236,17 @@ class _TwitterTable(SourceTable):
         return list(self._of(self._consume(end), value, None, line))
 
     def _of(self, text: str, record: dict[str, Any], error: str | None, line: int) -> Iterator[_Tweet]:
+        if error is None and looks_like_page(record):
+            page = _Page(text)
+            for place, (full, fields, problem) in enumerate(_from_page(record)):
+                yield _Tweet(fields, _keys(full), page, line, problem, place)
+            return
         own = _LINE_END.sub(" ", text.strip(JSON_SPACE))
         if error is not None:
             yield _Tweet(dict.fromkeys(COLUMNS), (), own, line, error)
             return
-        if not looks_like_page(record):
-            fields, problem = tweet_fields(record)
-            keys = tuple(map(sys.intern, record))  # many records, few keys: the record itself need not be kept
-            yield _Tweet(fields, keys, own, line, problem)
-            return
-        tweets, includes = page_tweets(record)
-        for tweet in tweets:
-            fields, problem = tweet_fields(tweet, includes)
-            author = includes["users"].get(fields["author_id"] or "")
-            full = {**tweet, "author": author} if author is not None and "author" not in tweet else tweet
-            yield _Tweet(fields, full.keys(), None, line, problem, full)
+        fields, problem = tweet_fields(record)
+        yield _Tweet(fields, _keys(record), own, line, problem)
 
     # Elements of an array
 
@@ -291,6 +316,20 @@ class _TwitterTable(SourceTable):
 
 
 _DOCUMENTS, _ARRAY = 1, 2
+
+
+def _keys(record: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(map(sys.intern, record))  # many records, few keys: the record itself need not be kept
+
+
+def _from_page(page: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], str | None]]:
+    """Yield each tweet of a v2 page: its record with its author beside it, its fields, and what is wrong with it."""
+    tweets, includes = page_tweets(page)
+    for tweet in tweets:
+        fields, problem = tweet_fields(tweet, includes)
+        author = includes["users"].get(fields["author_id"] or "")
+        beside = {"author": author} if author is not None and "author" not in tweet else {}
+        yield {**tweet, **beside}, fields, problem
 
 
 def _end_of_space(text: str, start: int) -> int:
