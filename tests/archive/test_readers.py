@@ -308,6 +308,12 @@ def test_whitespace_at_the_end_of_jsonl_is_no_row(tmp_path):
     assert len(rows(write(tmp_path, "a.jsonl", '{"text":"x"}\n\n  \n\n'))) == 1
 
 
+def test_lines_that_are_no_json_do_not_fill_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "MAXIMUM_RECORD_CHARACTERS", 10_000)
+    with pytest.raises(InputError, match=r"none of the first 3 lines is a JSON object \(line 1: not valid JSON\)"):
+        open_table(write(tmp_path, "a.jsonl", ("z" * 4_000 + "\n") * 900))
+
+
 def test_csv_named_jsonl_is_explained(tmp_path):
     with pytest.raises(InputError, match="none of the first 1,000 lines is a JSON object"):
         rows(write(tmp_path, "a.jsonl", "a,b\n" * 2000))

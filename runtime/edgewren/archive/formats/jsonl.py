@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from edgewren.archive import lines as lines_module
 from edgewren.archive.json_records import JSON_SPACE, parse_object
 from edgewren.archive.lines import ByteSource, Lines, packing_of
 from edgewren.archive.rows import Block, Row, cell_text
@@ -19,7 +20,8 @@ from edgewren.errors import InputError
 
 _HEAD_LINES = 1000
 _HEAD_CHARACTERS = 1 << 20
-"""Columns are the keys within the first lines: no more than these, and no more than that many characters."""
+"""Columns are the keys within the first lines: no more than these, and no more than that many characters, up to the
+longest record where none of them is sound."""
 
 
 class Records(Block):
@@ -133,7 +135,7 @@ class _JsonlTable(RecordTable[str]):
         """Return the keys of the first lines' sound records, as they come, and keep what was read to find them."""
         problem, characters = "", 0
         keys: dict[str, None] = {}
-        sound = False
+        sound = more = False
         for line in self._lines.iterator:
             self._ahead.append(line)
             self._lines.records = self._ahead
@@ -144,13 +146,15 @@ class _JsonlTable(RecordTable[str]):
                 keys.update(dict.fromkeys(fields))
             else:
                 problem = problem or f"line {len(self._ahead)}: {error if line.strip(JSON_SPACE) else 'empty line'}"
-            if len(self._ahead) == _HEAD_LINES or (sound and characters >= _HEAD_CHARACTERS):
+            limit = _HEAD_CHARACTERS if sound else lines_module.MAXIMUM_RECORD_CHARACTERS
+            more = len(self._ahead) == _HEAD_LINES or characters >= limit
+            if more:
                 break
         if not sound and not "".join(self._ahead).strip(JSON_SPACE):
             raise InputError(f"{name} is empty. Expected one JSON object per line.")
-        if not sound and len(self._ahead) == _HEAD_LINES:
+        if not sound and more:
             raise InputError(
-                f"{name}: none of the first {_HEAD_LINES:,} lines is a JSON object ({problem}). Name the "
+                f"{name}: none of the first {len(self._ahead):,} lines is a JSON object ({problem}). Name the "
                 "file's format with --format."
             )
         return list(keys)
