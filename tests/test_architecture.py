@@ -36,6 +36,7 @@ RUNTIME_OPTIONS = {
     "integrations/ray_archive.py": {"ray"},
     "integrations/spark.py": {"pyspark", "pyarrow", "pandas"},
     "serve/app.py": {"starlette"},
+    "serve/connections.py": {"uvicorn"},
     "serve/openapi.py": {"starlette"},
     "serve/page.py": {"starlette"},
     "serve/server.py": {"uvicorn"},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from edgewren.errors import UsageError
+from edgewren.serve.connections import Patience, allow_many, protocol
 from edgewren.serve.models import Readiness
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _IDLE_CONNECTION_S = 30
 _LOOK_AGAIN_S = 0.1
+_TICKS_PER_LOOK = 10  # of uvicorn's, ten a second
 _SWITCH_S = 0.0005
 """Under a flood the event loop never rests, and a worker that comes back from the model would wait Python's 5 ms for
 the interpreter's lock several times per batch. This process is ours, so its interval is too."""
@@ -73,8 +75,11 @@ def serve(
         drain_s: seconds after the signal in which new requests still get an answer (503) instead of a closed socket.
         finish_s: seconds that accepted requests may take after that.
     """
+    allow_many()
     config = uvicorn.Config(
         app,
+        http=protocol(),
+        ws="none",
         access_log=False,  # paths only, but a service of private texts logs no requests
         log_config=None,
         lifespan="off",
@@ -83,7 +88,8 @@ def serve(
         timeout_graceful_shutdown=max(1, round(finish_s)),
     )
     logging.getLogger("uvicorn.error").addFilter(_without_texts)
-    server = _DrainingServer(config, readiness, drain_s)
+    patience = Patience(_IDLE_CONNECTION_S, finish_s + _IDLE_CONNECTION_S)
+    server = _DrainingServer(config, readiness, drain_s, patience)
     sys.setswitchinterval(_SWITCH_S)
     readiness.start()
     try:
@@ -100,10 +106,11 @@ def _without_texts(record: logging.LogRecord) -> bool:
 
 
 class _DrainingServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_s: float, patience: Patience) -> None:
         super().__init__(config)
         self._readiness = readiness
         self._drain_s = drain_s
+        self._patience = patience
         self._drained_at = float("inf")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -117,6 +124,8 @@ class _DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if time.monotonic() >= self._drained_at:
             self.should_exit = True
+        if counter % _TICKS_PER_LOOK == 0:
+            self._patience.look(self.server_state.connections, time.monotonic())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
