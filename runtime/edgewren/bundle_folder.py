@@ -103,6 +103,8 @@ def read_regular(path: Path, limit: int) -> bytes:
         raise BundleMissingError(f"{path} is not there. The bundle is incomplete: get it again.") from error
     except BundleFileError:
         raise
+    except MemoryError as error:
+        raise BundleFileError(f"{path} cannot be read: there is not enough memory for it.") from error
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(data) > limit:

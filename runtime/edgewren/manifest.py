@@ -28,6 +28,12 @@ CONFIG = "config.json"
 _MAXIMUM_VARIANTS = 16
 _MAXIMUM_STAGES = 16
 _MAXIMUM_OTHER_BYTES = 64 * 2**20
+_MAXIMUM_MODEL_BYTES = 2**31 - 1
+"""No reader of Protocol Buffers takes more, and a sparse file of a terabyte costs nothing to send."""
+
+_MAXIMUM_VARIANT_BYTES = 2**32
+"""Of all stages: they are in memory together before the first is made."""
+
 _SIGNED_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
 
@@ -141,7 +147,7 @@ def _parse(raw: bytes, path: Path) -> Manifest:
     variants = {
         check.name(name, "variants"): Variant(
             file=check.file(entry.get("file")),
-            bytes=check.integer(entry.get("bytes"), f"variants.{name}.bytes", 1),
+            bytes=check.integer(entry.get("bytes"), f"variants.{name}.bytes", 1, _MAXIMUM_MODEL_BYTES),
             sha256=check.sha256(entry.get("sha256"), f"variants.{name}.sha256"),
             precision=check.name(entry.get("precision"), f"variants.{name}.precision"),
             device=check.choice(entry.get("device"), f"variants.{name}.device", ("cpu", "cuda", "any")),
@@ -152,7 +158,10 @@ def _parse(raw: bytes, path: Path) -> Manifest:
     files = {
         check.file(name): File(
             bytes=check.integer(
-                entry.get("bytes"), f"files.{name}.bytes", 0, 2**40 if name.endswith(".onnx") else _MAXIMUM_OTHER_BYTES
+                entry.get("bytes"),
+                f"files.{name}.bytes",
+                0,
+                _MAXIMUM_MODEL_BYTES if name.endswith(".onnx") else _MAXIMUM_OTHER_BYTES,
             ),
             sha256=check.sha256(entry.get("sha256"), f"files.{name}.sha256"),
         )
@@ -168,6 +177,9 @@ def _parse(raw: bytes, path: Path) -> Manifest:
             or not {stage.file for stage in variant.stages[1:]} <= {name for name in files if name.endswith(".onnx")}
         ):
             raise check.refusal("stages", [stage.file for stage in variant.stages], "the variant's file, then others")
+        together = variant.bytes + sum(files[stage.file].bytes for stage in variant.stages[1:])
+        if together > _MAXIMUM_VARIANT_BYTES:
+            raise check.refusal("the bytes of all stages", together, f"at most {_MAXIMUM_VARIANT_BYTES}")
     check.distinct_files([*files, *(variant.file for variant in variants.values())])
     for needed in (TOKENIZER, CONFIG):
         if needed not in files:
@@ -229,7 +241,7 @@ class _Checker:
             raise self.refusal(key, value, "an object")
         return value
 
-    def integer(self, value: object, key: str, minimum: int, maximum: int = 2**40) -> int:
+    def integer(self, value: object, key: str, minimum: int, maximum: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
             raise self.refusal(key, value, f"an integer from {minimum} to {maximum}")
         return value

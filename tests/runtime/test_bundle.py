@@ -84,6 +84,27 @@ def test_a_named_pipe_is_refused_without_waiting_for_it(bundle):
         Bundle.open(bundle).read("tokenizer.json")
 
 
+def test_a_file_that_does_not_fit_into_memory_is_named(bundle, monkeypatch):
+    def too_much(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("edgewren.bundle_folder.os.fdopen", too_much)
+    with pytest.raises(BundleError, match=r"manifest\.json cannot be read: there is not enough memory"):
+        Bundle.open(bundle)
+
+
+def test_stages_that_are_too_large_together_are_refused(staged_bundle, tmp_path):
+    copy = shutil.copytree(staged_bundle[0], tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    stages = next(variant for variant in manifest["variants"].values() if variant["stages"])["stages"]
+    first, file = stages[0]["layer"], stages[1]["file"]
+    manifest["files"][file]["bytes"] = 2**31 - 1
+    stages[1:] = [{"file": file, "layer": first + more, "threshold": None if more == 3 else 0.5} for more in (1, 2, 3)]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="the bytes of all stages"):
+        Bundle.open(copy)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
