@@ -65,6 +65,9 @@ _CHILDREN = {
     "decoder": "decoders",
 }
 _KEYS = {"version", "truncation", "padding", "added_tokens", "model", *_PARTS}
+_ONCE = frozenset({"ByteLevel", "Precompiled"})
+"""Steps that can make a text longer, the second of them what the first has made: 31 times ByteLevel is 2^31 times."""
+
 _MAXIMUM_STEPS = 32
 _MAXIMUM_SPECIAL_TOKENS = 64
 _MAXIMUM_WORD_CHARACTERS = 1000
@@ -217,13 +220,16 @@ def _check_part(value: Any, role: str) -> None:
     """Check a normaliser, pre-tokenizer, post-processor or decoder with all its steps."""
     if value is None:
         return
-    pending, steps, replacements = [_object(value, role)], 0, set()
+    pending, steps, seen = [_object(value, role)], 0, set[object]()
     while pending:
         part = pending.pop()
         steps += 1
         kind = part.get("type")
         if not _is_token(kind, _PARTS[role]) or steps > _MAXIMUM_STEPS:
             raise JsonError(f"its {role} has a step of type {str(kind)[:64]!r}, or too many steps")
+        if kind in seen:
+            raise JsonError(f"its {role} has two steps of type {kind!r}, so that a text could grow without bound")
+        seen |= _ONCE & {kind}
         if kind == "Sequence":
             children = part.get(_CHILDREN[role])
             if (
@@ -238,12 +244,13 @@ def _check_part(value: Any, role: str) -> None:
         elif kind == "Replace":
             replacement = _replacement(part)
             known = replacement in REPLACEMENTS or (role == "decoder" and replacement[0] == "String")
-            if not known or replacement in replacements:
+            if not known or replacement in seen:
                 raise JsonError(f"its {role} replaces {str(part.get('pattern'))[:64]!r}, which no exported model does")
-            replacements.add(replacement)
+            seen.add(replacement)
         else:
             strict_json.check_small(part, depth=6, values=_MAXIMUM_SPECIAL_TOKENS * 8, characters=64)
             _check_special_ids(part)
+            _check_template(part)
 
 
 def _replacement(part: dict[str, Any]) -> tuple[str, str, str]:
@@ -267,6 +274,13 @@ def _check_special_ids(part: dict[str, Any]) -> None:
             ids += listed if isinstance(listed, list) else [listed]
     for value in ids:
         _integer(value, "the id of a special token", 0, _MAXIMUM_ID)
+
+
+def _check_template(part: dict[str, Any]) -> None:
+    """Refuse a template that takes the text several times: of a text that is cut, all parts are combined with all."""
+    single = part.get("single")
+    if isinstance(single, list) and sum("Sequence" in _object(piece, "piece") for piece in single) > 1:
+        raise JsonError("its post-processor takes the text more than once")
 
 
 def _check_charsmap(value: Any) -> None:
