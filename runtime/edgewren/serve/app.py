@@ -28,6 +28,7 @@ from edgewren.serve import openapi, page
 from edgewren.serve.body import BodyTooLargeError, EncodingError, read_body
 from edgewren.serve.messages import (
     RequestError,
+    count_items,
     infer_answer,
     parse_infer,
     parse_json,
@@ -175,8 +176,9 @@ class _Service:
     async def _predict(self, request: Request, *, nested: bool) -> Response:
         begun = time.monotonic()
         model = self._model(request.query_params.get("model"))
-        ask = parse_predict(parse_json(await self._body(request)))
-        self._check_size(ask.items)
+        asked = parse_json(await self._body(request))
+        self._check_size(count_items(asked))
+        ask = parse_predict(asked)
         answer = await self._score(request, model, list(ask.texts), begun)
         classifier = model.classifier
         data = predict_answer(

@@ -67,6 +67,12 @@ def parse_json(body: bytes) -> Any:
         raise RequestError(f"The body is not JSON: {error}.") from None
 
 
+def count_items(data: Any) -> int:
+    """Return how many items a request for `parse_predict` has, before it looks at each: 900,000 take it seconds."""
+    inputs = data.get("inputs") if isinstance(data, dict) else None
+    return len(inputs) if isinstance(inputs, list) else 1
+
+
 def parse_predict(data: Any) -> Ask:
     """Read `{"inputs": text | [text, …] | [[text], …], "parameters": {…}}`, with TEI's options beside `inputs` too.
 
@@ -178,7 +184,7 @@ def wanted_outputs(data: Any) -> tuple[str, ...]:
     """Return the names of the outputs that a request asks for, in its order; all where it names none.
 
     Raises:
-        RequestError: there is no such output.
+        RequestError: there is no such output, or one is asked for twice.
     """
     outputs = data.get("outputs")
     if outputs is None or outputs == []:
@@ -190,6 +196,8 @@ def wanted_outputs(data: Any) -> tuple[str, ...]:
         name = entry.get("name") if isinstance(entry, dict) else None
         if name not in OUTPUTS:
             raise RequestError(f"outputs has the name {_word(name)}, expected some of: {', '.join(OUTPUTS)}.")
+        if name in names:  # answers must not be larger than requests without bound
+            raise RequestError(f"outputs has the name {name} twice, expected it once.")
         names.append(name)
     return tuple(names)
 

@@ -100,9 +100,11 @@ def serve(
 
 
 def _without_texts(record: logging.LogRecord) -> bool:
-    """Take tracebacks and their exceptions' messages, which may hold texts, out of what uvicorn logs."""
+    """Take tracebacks and their exceptions' messages, which may hold texts, out of what uvicorn logs; and its advice to
+    install a library for WebSockets, of which the service has none.
+    """
     record.exc_info = record.exc_text = None
-    return True
+    return not str(record.msg).startswith("No supported WebSocket library")
 
 
 class _DrainingServer(uvicorn.Server):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgewren.serve.messages import (
     RequestError,
+    count_items,
     infer_answer,
     parse_infer,
     parse_json,
@@ -96,6 +97,20 @@ def test_what_is_not_understood_is_named(data, match):
         parse_predict(data)
 
 
+class Unlooked(list):
+    """A list that is not to be gone through."""
+
+    def __iter__(self):
+        raise AssertionError("looked at")
+
+
+@pytest.mark.parametrize(
+    ("data", "items"), [({"inputs": Unlooked([1] * 9)}, 9), ({"inputs": []}, 0), ({"inputs": "a"}, 1), ([], 1), (5, 1)]
+)
+def test_items_are_counted_without_looking_at_them(data, items):
+    assert count_items(data) == items
+
+
 def test_an_error_never_repeats_a_text():
     with pytest.raises(RequestError) as caught:
         parse_predict({"inputs": "a", "raw_scores": "my private text"})
@@ -170,7 +185,7 @@ def test_infer_answers_the_outputs_that_are_asked_for():
     ):
         got = infer_answer("m", None, LABELS, logits, wanted_outputs(asked))
         assert [output["name"] for output in got["outputs"]] == names
-    for wrong in ("scores", [{"name": "nope"}], ["scores"], [{}], {"name": "scores"}):
+    for wrong in ("scores", [{"name": "nope"}], ["scores"], [{}], {"name": "scores"}, [{"name": "scores"}] * 2):
         with pytest.raises(RequestError, match="outputs"):
             wanted_outputs({"outputs": wrong})
 
