@@ -1,8 +1,8 @@
 """The service's routes (ASGI, Starlette). Knows HTTP; texts go to `queue`, JSON is `messages`' matter.
 
 Status codes: 200; 422 for what cannot be understood; 404, 405; 413 for a body or a batch that is too large; 415 for an
-unknown encoding; 429 with Retry-After when the queue is full; 503 before the models are checked and while the server
-stops; 504 after the deadline; 500 only for a bug. Errors are `{"error": …, "error_type": …}`, as
+unknown encoding; 429 with Retry-After when the queue, or the room for bodies, is full; 503 before models are checked
+and while the server stops; 504 after the deadline; 500 only for a bug. Errors are `{"error": …, "error_type": …}`, as
 text-embeddings-inference words them.
 """
 
@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgewren import __version__
 from edgewren.errors import EdgewrenError
 from edgewren.serve import openapi, page
-from edgewren.serve.body import BodyTooLargeError, EncodingError, read_body
+from edgewren.serve.body import BodiesFullError, BodyTooLargeError, EncodingError, Room, read_body
 from edgewren.serve.messages import (
     RequestError,
     count_items,
@@ -43,6 +43,9 @@ from edgewren.serve.telling import CONTENT_TYPE, Metrics
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+_BODIES = 64
+"""So many of the largest bodies may be on their way at once, and any number of small ones."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ _STATUS: tuple[tuple[type[EdgewrenError], int, str], ...] = (
     (EncodingError, 415, "Validation"),
     (RequestError, 422, "Validation"),
     (QueueFullError, 429, "Overloaded"),
+    (BodiesFullError, 429, "Overloaded"),
     (ClosedError, 503, "Unhealthy"),
     (DeadlineError, 504, "Overloaded"),
 )
@@ -136,6 +140,7 @@ class _Service:
         self._readiness = readiness
         self._limits = limits
         self._metrics = Metrics(models)
+        self._room = Room(_BODIES * limits.body_bytes)
 
     def shed(self) -> QueueFullError | None:
         """Return why every request is refused now, or None."""
@@ -276,6 +281,7 @@ class _Service:
                     limit=self._limits.body_bytes,
                     declared=request.headers.get("content-length"),
                     encoding=request.headers.get("content-encoding"),
+                    room=self._room,
                 )
         except TimeoutError as error:
             raise DeadlineError(
@@ -334,6 +340,8 @@ def _error_answer(error: Exception) -> Response:
             headers = {}
             if isinstance(error, QueueFullError):
                 headers["retry-after"] = str(error.retry_after_s)
+            if isinstance(error, BodiesFullError):
+                headers["retry-after"] = "1"
             if isinstance(error, DeadlineError):  # of the body, the rest may still come
                 headers = {"connection": "close"}
             if isinstance(error, ClosedError):

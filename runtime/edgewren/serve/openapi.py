@@ -25,7 +25,7 @@ _REFUSALS = {
     "413": "The body or the batch is too large.",
     "415": "The Content-Encoding is unknown or the body is damaged.",
     "422": "The body is not understood.",
-    "429": "The queue is full; Retry-After says when to come back.",
+    "429": "The queue, or the room for large bodies, is full; Retry-After says when to come back.",
     "503": "Not ready, or stopping.",
     "504": "Not answered in time.",
 }
