@@ -64,6 +64,8 @@ class Bundle:
             is_folder = False
         except OSError as error:
             raise BundleMissingError(f"{folder} cannot be read: {error.strerror}.") from error
+        except ValueError as error:  # a NUL, or half a surrogate pair
+            raise BundleMissingError(f"{str(folder)!r} is a name that no folder can have.") from error
         if not is_folder:
             raise BundleMissingError(f"{folder} is not a folder. Expected a bundle written by 'edgewren export'.")
         if (folder / "model.json").is_file() and not (folder / MANIFEST).exists():

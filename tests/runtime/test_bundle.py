@@ -12,7 +12,7 @@ import pytest
 
 from edgewren import BundleError, Classifier
 from edgewren.bundle import Bundle
-from edgewren.errors import BundleModelError
+from edgewren.errors import BundleMissingError, BundleModelError
 
 
 @pytest.fixture
@@ -82,6 +82,12 @@ def test_a_named_pipe_is_refused_without_waiting_for_it(bundle):
     os.mkfifo(bundle / "tokenizer.json")
     with pytest.raises(BundleError, match="regular file"):
         Bundle.open(bundle).read("tokenizer.json")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_name_that_no_folder_can_have_is_a_missing_bundle(name):
+    with pytest.raises(BundleMissingError, match="no folder can have"):
+        Bundle.open(name)
 
 
 def test_a_file_that_does_not_fit_into_memory_is_named(bundle, monkeypatch):
