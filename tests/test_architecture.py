@@ -87,6 +87,7 @@ FLOORS = (
         "evaluations",
         "folders",
         "lifetime",
+        "onnx_operands",
         "onnx_operators",
         "onnx_schemas",
         "onnx_sizes",

@@ -32,5 +32,6 @@ BOUNDED_INTEGERS: Mapping[str, tuple[int, int]] = {
     "num_heads": (1, 1024),
     "q_num_heads": (1, 1024),
     "kv_num_heads": (1, 1024),
+    "batch_dims": (0, 8),
 }
-"""Attributes by which onnxruntime divides."""
+"""Attributes by which onnxruntime divides, or counts axes from, without looking at them."""

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgewren import onnx_schemas
+from edgewren import onnx_operands, onnx_schemas
 from edgewren.errors import BundleModelError
 from edgewren.onnx_operators import BOUNDED_INTEGERS, OPERATORS
 from edgewren.onnx_sizes import Sizes
-from edgewren.protobuf import Message, Span, WireError
+from edgewren.protobuf import Message, Span, WireError, signed
 
 DOMAINS = {"": (13, 26), "ai.onnx": (13, 26), "com.microsoft": (1, 1)}
 """Operator sets that a model may import, with their first and last version."""
@@ -106,7 +106,9 @@ class _Scan:
         self._tensors = 0
         self._domains: set[str] = set()
         self._sizes = Sizes()
-        self._passed: dict[bytes, str] = {}  # attributes that were checked, to their names: most come again and again
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        # attributes that were checked, to their names and integers: most come again and again
+        self._passed: dict[bytes, tuple[str, int | None]] = {}
 
     def model(self) -> Scanned:
         model = Message(self._data, (0, len(self._data)), onnx_schemas.MODEL)
@@ -147,10 +149,11 @@ class _Scan:
         self._values(graph.spans("value_info"), "value")
         names = set(inputs)
         for span in tensors:
-            name, numbers = self._tensor(span)
+            name, shape, numbers = self._tensor(span)
             if not name or name in names:
                 raise WireError(f"the stored tensor {name!r} has no name of its own")
             names.add(name)
+            self._shapes[name] = shape
             if numbers is not None:
                 self._sizes.store(name, numbers)
         for span in nodes:
@@ -207,8 +210,8 @@ class _Scan:
             raise WireError(f"{what} has an axis of size {size}")
         return size
 
-    def _tensor(self, span: Span) -> tuple[str, list[int] | None]:
-        """Check a tensor; return its name, and its numbers where they are few integers."""
+    def _tensor(self, span: Span) -> tuple[str, tuple[int, ...], list[int] | None]:
+        """Check a tensor; return its name, its shape, and its numbers where they are few integers."""
         tensor = Message(self._data, span, onnx_schemas.TENSOR)
         name = tensor.text("name", MAXIMUM_NAME_BYTES)
         what = f"the stored tensor {name!r}"
@@ -219,7 +222,8 @@ class _Scan:
         if data_type not in _TYPES:
             raise WireError(f"{what} has data type {data_type}, which no exported model has")
         elements = 1
-        for size in tensor.integers("dims", MAXIMUM_RANK):
+        shape = tuple(tensor.integers("dims", MAXIMUM_RANK))
+        for size in shape:
             elements *= size
             if not 0 <= size < 2**31 or elements > _MAXIMUM_ELEMENTS:
                 raise WireError(f"{what} has an axis of size {size}, more than a file can hold")
@@ -240,7 +244,7 @@ class _Scan:
         self._tensors += 1
         self._tensor_bytes += elements * width
         few = data_type == INT64 and elements <= 2 * MAXIMUM_RANK  # Pad has two for each axis
-        return name, self._integers(tensor, raw) if few else None
+        return name, shape, self._integers(tensor, raw) if few else None
 
     def _integers(self, tensor: Message, raw: Span | None) -> list[int]:
         if raw is None:
@@ -264,21 +268,23 @@ class _Scan:
         inputs, outputs = node.texts("input", MAXIMUM_NAME_BYTES), node.texts("output", MAXIMUM_NAME_BYTES)
         if len(inputs) > _MAXIMUM_OPERANDS or not 1 <= len(outputs) <= _MAXIMUM_OPERANDS:
             raise WireError(f"{what} has {len(inputs)} inputs and {len(outputs)} outputs")
-        if known == "ai.onnx":
-            objection = self._sizes.objection(operator, inputs)
-            if objection is not None:
-                raise WireError(f"{what} {objection}")
-            self._sizes.follow(operator, inputs, outputs)
-        attributes: set[str] = set()
+        attributes: dict[str, int | None] = {}
         for place in node.spans("attribute"):
-            name = self._attribute(place, what)
+            name, integer = self._attribute(place, what)
             if name in attributes or len(attributes) > _MAXIMUM_OPERANDS:
                 raise WireError(f"{what} has the attribute {name!r} twice, or too many attributes")
-            attributes.add(name)
+            attributes[name] = integer
+        objection = onnx_operands.objection(known, operator, inputs, len(outputs), attributes, self._shapes)
+        if known == "ai.onnx":
+            objection = objection or self._sizes.objection(operator, inputs)
+            self._sizes.follow(operator, inputs, outputs, attributes)
+        if objection is not None:
+            raise WireError(f"{what} {objection}")
         self._operators[operator if known == "ai.onnx" else f"{known}.{operator}"] += 1
         return [name for name in outputs if name]
 
-    def _attribute(self, span: Span, what: str) -> str:
+    def _attribute(self, span: Span, what: str) -> tuple[str, int | None]:
+        """Check an attribute; return its name, and its value where that is one integer."""
         content = self._data[span[0] : span[1]]
         known = self._passed.get(content)
         if known is not None:
@@ -304,6 +310,7 @@ class _Scan:
         bounds = BOUNDED_INTEGERS.get(name)
         if bounds is not None and (expected != "i" or not bounds[0] <= attribute.integer("i") <= bounds[1]):
             raise WireError(f"{what} has {name} = {attribute.integer('i')}, expected {bounds[0]} to {bounds[1]}")
+        found = name, signed(attribute.integer("i")) if expected == "i" else None
         if expected != "t":  # tensors are counted
-            self._passed[content] = name
-        return name
+            self._passed[content] = found
+        return found

@@ -14,10 +14,11 @@ MAXIMUM_FILLED = 2**24
 
 _SHAPES: Mapping[str, tuple[int, ...]] = {"ConstantOfShape": (0,), "Expand": (1,), "Pad": (1,), "Tile": (1,)}
 _COUNTS: Mapping[str, tuple[int, ...]] = {**_SHAPES, "Range": (0, 1, 2)}
-_SAME = {"Cast", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"}
+_SAME = {"Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"}
 _ALL = {"Add", "Concat", "Max", "Min", "Mul"}
 _AXIS_BITS = 31
 _MOST_BITS = 62
+_INT64 = 7  # ONNX's number of the type
 
 
 class Sizes:
@@ -46,12 +47,14 @@ class Sizes:
                 return f"takes a shape from {inputs[index]!r}, which may be negative"
         return None
 
-    def follow(self, operator: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Take note of what a node of ai.onnx makes out of sizes."""
+    def follow(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Mapping[str, int | None]
+    ) -> None:
+        """Take note of what a node of ai.onnx makes out of sizes. Integers of narrower types overflow: no sizes."""
         bits: int | None = None
         if operator == "Shape":
             bits = _AXIS_BITS
-        elif operator in _SAME and inputs:
+        elif inputs and (operator in _SAME or (operator == "Cast" and attributes.get("to") == _INT64)):
             bits = self._bits.get(inputs[0])
         elif operator == "Where" and len(inputs) == 3:
             bits = self._all(inputs[1:], operator)

@@ -151,12 +151,12 @@ class Message:
         out: list[int] = []
         for value in self._values.get(name, []):
             if isinstance(value, int):
-                out.append(_signed(value))
+                out.append(signed(value))
             else:
                 position, end = value
                 while position < end and len(out) <= limit:
                     number, position = varint(self._data, position, end)
-                    out.append(_signed(number))
+                    out.append(signed(number))
             if len(out) > limit:
                 raise WireError(f"{name} has more than {limit} numbers")
         return out
@@ -213,5 +213,6 @@ def string(data: bytes, span: Span, limit: int) -> str:
         raise WireError(f"string at byte {start} is not UTF-8") from error
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
+    """Return the integer of 64 bits that an unsigned number stands for on the wire."""
     return value - 2**64 if value >> 63 else value
