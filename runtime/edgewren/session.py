@@ -5,6 +5,7 @@ Knows tensors, not texts or labels. Export's parity gates run through this same 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -186,12 +187,7 @@ class ModelSession:
             onnxruntime.preload_dlls()
         try:
             with native_code():
-                session = onnxruntime.InferenceSession(
-                    model,
-                    options,
-                    providers=_providers(self._device, short=short),
-                    disabled_optimizers=DISABLED_OPTIMIZERS[self._device],
-                )
+                session = self._opened(model, options, short=short)
         except Exception as error:  # onnxruntime raises a dozen classes of its own, all without a common base
             raise BundleModelError(
                 f"onnxruntime refuses the model: {error}. Export the bundle again with 'edgewren export'."
@@ -200,6 +196,26 @@ class ModelSession:
         if hasattr(session, "_model_bytes"):
             session._model_bytes = None  # noqa: SLF001  no public way; 24 MB
         return session
+
+    def _opened(self, model: bytes, options: Any, *, short: bool) -> Any:
+        open_session = functools.partial(
+            import_onnxruntime().InferenceSession,
+            model,
+            options,
+            providers=_providers(self._device, short=short),
+            disabled_optimizers=DISABLED_OPTIMIZERS[self._device],
+            enable_fallback=int(
+                self._device == "cuda"
+            ),  # which is told apart below; else it prints, and tries the same
+        )
+        try:
+            return open_session()
+        except RuntimeError as error:
+            if "global thread pool" not in str(error):
+                raise
+            options.use_per_session_threads = False  # the host has set up threads for all sessions of the process
+            options.intra_op_num_threads = options.inter_op_num_threads = 0  # else a warning: they have no effect
+            return open_session()
 
     def _built_for_long(self, read: Callable[[], bytes]) -> Any:
         with self._building:

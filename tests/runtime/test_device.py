@@ -169,6 +169,27 @@ def test_callers_share_no_arena_where_malloc_keeps_threads_apart(tiny_bundle, mo
         assert session.get_session_options().enable_cpu_mem_arena is not keeps
 
 
+def test_a_host_whose_sessions_share_one_pool_of_threads(tiny_bundle):
+    """onnxruntime then refuses sessions with threads of their own; it is asked once per process, so in one of our own."""
+    program = (
+        "import sys\n"
+        "import onnxruntime\n"
+        "if not hasattr(onnxruntime, 'set_global_thread_pool_sizes'): sys.exit('has no such pool')\n"
+        "onnxruntime.set_global_thread_pool_sizes(2, 1)\n"
+        "from edgewren import Classifier\n"
+        "classifier = Classifier.load(sys.argv[1], device='cpu', threads=2)\n"
+        "for _ in range(15): classifier.predict(['good vote'])\n"  # long enough for the second session
+        "print(*classifier.predict(['good vote', 'bad tax']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tiny_bundle], capture_output=True, text=True, timeout=60, check=False
+    )
+    if "has no such pool" in done.stderr:
+        pytest.skip("this onnxruntime has no such pool")
+    expected = Classifier.load(tiny_bundle, device="cpu").predict(["good vote", "bad tax"])
+    assert done.stdout.split() == expected, done.stderr
+
+
 def test_a_session_neither_falls_back_in_silence_nor_holds_on_to_the_files_bytes(tiny_bundle):
     session = Classifier.load(tiny_bundle, device="cpu", threads=1)._session._session
     assert session._enable_fallback is False
