@@ -41,8 +41,12 @@ at which the classifier is no longer two standard errors better than chance."""
 WIDE_STANDARD_ERROR = 0.1
 
 _PRIOR = 1.0
-"""Dirichlet prior of each drawn distribution: one imagined row, spread evenly over the classes. Without it, an error
-that was not seen in the evaluation could not happen in any draw, and the interval would be too narrow."""
+"""Dirichlet prior of each drawn distribution: one imagined row. Of the rates it is spread evenly over the classes: an
+error that was not seen in the evaluation could not happen in any draw without it. Of a group's counts, half of it is of
+the class whose interval is made and half of all others: for this class against the rest that is Jeffreys' prior (Brown,
+Cai & DasGupta 2001, "Interval Estimation for a Binomial Proportion", Statistical Science 16: 101-133), however many
+others there are. (Spread evenly, 8 classes left an eighth of a row to a class: of groups of 10 texts, the intervals
+held the true share in 70 to 83 % for seven equal classes, now in 95 to 99 %.)"""
 
 _RIDGE = 1e-12
 
@@ -121,11 +125,12 @@ class Shares:
         value, low, high: float64 [groups, C], from 0 to 1; each row of `value` sums to 1; low <= value <= high.
             NaN for a group without rows.
             Where a whole interval lay outside of 0 to 1 before it was cut, the group's intervals are stretched to the
-            shares that were counted: a precaution, no longer a confidence interval.
+            shares that were counted (where none or all were, to the end of the counted share's own interval): a
+            precaution, no longer a confidence interval.
         doubtful: bool [groups]; some class's share lies outside of 0 to 1 beyond chance: no true shares are likely to
             show such counts under these rates, so the texts of some class look different here than in the evaluation.
-            Where true shares are 0 or 1, chance alone brings this about in about one group of 40 (1 to 3 % of simulated
-            groups, 2 to 8 classes, `confidence` 0.95), elsewhere hardly ever.
+            Where true shares are 0 or 1, chance alone brings this about in about one group of 40 (0 to 4 % of simulated
+            groups of 10 to 2,000 texts, 2 to 8 classes, `confidence` 0.95), elsewhere hardly ever.
     """
 
     value: NDArray[np.float64]
@@ -148,7 +153,7 @@ def estimate_shares(
 
     For the interval, the evaluation is finite, so the rates are uncertain, and the group is finite, so its counts are.
     Both are drawn anew `resamples` times from Dirichlet distributions around what was counted (the Bayesian bootstrap,
-    Rubin 1981, Annals of Statistics 9: 130-134, with one further imagined row spread over the classes). Each draw is
+    Rubin 1981, Annals of Statistics 9: 130-134, with one further imagined row, see `_PRIOR`). Each draw is
     inverted *without* the constraints; the middle `confidence` of a class's draws, cut at 0 and 1, is its interval. (Of
     constrained draws too few come near a share of 1 where there are more than two classes: of 500 simulated groups
     that held one class alone, 86 to 93 % had its true share in their intervals instead of 95 %.) The interval is that
@@ -172,11 +177,11 @@ def estimate_shares(
     table = np.asarray(counts, dtype=np.int64)
     if table.ndim != 2 or table.shape[1] != classes or (table < 0).any():
         raise InputError(f"counts has shape {list(table.shape)}, expected counts [groups, {classes}].")
-    drawn_rates = _dirichlet(
-        np.repeat(rates.confusion[None], resamples, axis=0) + _PRIOR / classes,
-        np.random.Generator(np.random.PCG64(seed)),
-    )
-    inverses = _inverted(drawn_rates)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    inverses = _inverted(_dirichlet(np.repeat(rates.confusion[None], resamples, axis=0) + _PRIOR / classes, rng))
+    # What half of the imagined row adds to a class beyond its part of the other half.
+    others = _PRIOR / 2 / (classes - 1)
+    own = rng.standard_gamma(np.full((resamples, classes), _PRIOR / 2 - others))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     value = np.full(table.shape, np.nan)
     low, high = value.copy(), value.copy()
@@ -187,16 +192,18 @@ def estimate_shares(
     for group in np.flatnonzero(filled).tolist():
         row = table[group]
         rng = np.random.Generator(np.random.PCG64([seed, *row.tolist()]))
-        drawn_counts = _dirichlet(np.repeat(row[None].astype(np.float64), resamples, axis=0) + _PRIOR / classes, rng)
-        shares = np.einsum("nij,nj->ni", inverses, drawn_counts)
+        gammas = rng.standard_gamma(np.repeat(row[None].astype(np.float64), resamples, axis=0) + others)
+        sums = np.maximum(gammas.sum(axis=1, keepdims=True) + own, np.finfo(np.float64).tiny)
+        shares = (np.einsum("nij,nj->ni", inverses, gammas) + np.einsum("nii->ni", inverses) * own) / sums
         ends = np.quantile(shares, tails, axis=0)
         low[group], high[group] = ends.clip(0.0, 1.0)
         # Each class has its chance to lie outside: at the level of one interval, one of five does in a tenth of groups.
         possible = np.minimum((shares >= 0).mean(axis=0), (shares <= 1).mean(axis=0))
         doubtful[group] = possible.min() < tails[0] / classes
         if (ends[1] < 0).any() or (ends[0] > 1).any():  # cut to a point, it would look like certainty
-            low[group] = np.minimum(low[group], row / rows[group])
-            high[group] = np.maximum(high[group], row / rows[group])
+            counted = np.quantile((gammas + own) / sums, tails, axis=0)
+            low[group] = np.minimum(low[group], np.where(row == rows[group], counted[0], row / rows[group]))
+            high[group] = np.maximum(high[group], np.where(row == 0, counted[1], row / rows[group]))
     return Shares(value, np.minimum(low, value), np.maximum(high, value), doubtful)
 
 
