@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import onnx
 
 _TOKENS_PER_BATCH = 1024
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class SentenceEncoder(torch.nn.Module):
@@ -200,8 +202,9 @@ def to_onnx(module: torch.nn.Module, labels: int) -> onnx.ModelProto:
             )
             program.save(target)
         except (torch.onnx.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:  # noqa: SLF001
-            reason = str(error).strip().splitlines()[0]
-            raise BundleError(f"torch cannot export this architecture to ONNX: {reason}") from error
+            raise BundleError(
+                f"torch cannot export this architecture to ONNX: {_reason(error)}. Train with another encoder."
+            ) from error
     model = onnx.load_from_string(target.getvalue())
     _strip_provenance(model)
     share_equal_weights(model)
@@ -210,6 +213,14 @@ def to_onnx(module: torch.nn.Module, labels: int) -> onnx.ModelProto:
     model.producer_name = "edgewren"
     onnx.checker.check_model(model)
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what went wrong first: the exporter's own error is a page of advice to its authors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = _COLOUR.sub("", str(error)).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _strip_provenance(model: onnx.ModelProto) -> None:
@@ -228,13 +239,20 @@ def _strip_provenance(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's own prints, warnings and log lines about its internals."""
-    exporter = logging.getLogger("torch.onnx")
-    before = exporter.level
-    exporter.setLevel(logging.ERROR)
+    """Silence the exporter's own prints, warnings and log lines about its internals: whole graphs, where it fails."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        printed = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        exporter.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

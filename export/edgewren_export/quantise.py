@@ -81,7 +81,10 @@ def calibrate(
     fused = EditableGraph(fuse_attention(model)[0]).finish(opset=_OPSET)
     inputs = products(EditableGraph(fused))
     if not inputs:
-        raise BundleError("The graph has no matrix products with constant weights: int8 would change nothing.")
+        raise BundleError(
+            "The graph has no matrix products with constant weights: int8 would change nothing. Export without it: "
+            "--precision fp32."
+        )
     return Calibrated(*centre(fused, channel_ranges(fused, list(inputs), rows)), texts)
 
 

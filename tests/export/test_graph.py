@@ -185,3 +185,14 @@ def test_architecture_that_torch_cannot_export_is_refused_in_one_line():
 
     with pytest.raises(BundleError, match=r"\Atorch cannot export this architecture to ONNX: [^\n]+\Z"):
         graph.to_onnx(Unexportable().eval(), 2)
+
+
+def test_what_went_wrong_first_is_told_without_colours_and_nothing_is_printed(capfd):
+    class Unexportable(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return input_ids.float() if input_ids.sum().item() > 3 else attention_mask.float()
+
+    capfd.readouterr()
+    with pytest.raises(BundleError, match=r"ONNX: (?!Failed to export)[^\n\x1b]+ Train with another encoder\.\Z"):
+        graph.to_onnx(Unexportable().eval(), 2)
+    assert capfd.readouterr() == ("", "")

@@ -89,6 +89,23 @@ def test_checkpoint_of_half_precision_computes_in_float32(sentence_folder, tmp_p
     assert np.abs(embedding.embed(encoder, ["the ferry"]) - whole).max() < 0.01, "bf16 keeps 8 bits of a weight"
 
 
+def test_a_token_without_embedding_is_refused_though_no_training_text_may_have_it(sentence_folder, tmp_path):
+    folder = shutil.copytree(sentence_folder("bert"), tmp_path / "e")
+    last = tiny_models.add_token(folder, "zebra")
+    with pytest.raises(InputError, match=rf"has {last} word embeddings.*token 'zebra' with the id {last}"):
+        load_encoder(str(folder))
+
+
+def test_prompts_are_known_and_not_used(sentence_folder):
+    folder = sentence_folder("bert", prompts={"query": "query: ", "passage": "passage: ", "none": ""})
+    encoder = load_encoder(str(folder))
+    assert encoder.prompts == ("query: ", "passage: ")
+    assert load_encoder(str(sentence_folder("bert"))).prompts == ()
+    ours = embedding.embed(encoder, ["the ferry"])[0]
+    assert np.abs(ours - encoder.model.encode("the ferry", prompt="")).max() < 1e-6
+    assert np.abs(ours - encoder.model.encode("the ferry")).max() > 1e-3, "it would put its first prompt there"
+
+
 def test_tokenizer_neither_pads_nor_truncates_and_carries_the_normaliser(sentence_folder):
     encoder = load_encoder(str(sentence_folder("bert")), max_length=10, normaliser="http")
     settings = json.loads(encoder.files.tokenizer)

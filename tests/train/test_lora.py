@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny_models
@@ -35,6 +37,8 @@ def base(encoder_folder):
         ("albert", ("query", "value")),
         ("mpnet", ("q", "v")),
         ("distilbert", ("q_lin", "v_lin")),
+        ("deberta", ("in_proj",)),
+        ("xlm", ("q_lin", "v_lin")),
     ],
 )
 def test_each_architecture_gets_adapters_and_a_trained_head(encoder_folder, architecture, names):
@@ -49,6 +53,18 @@ def test_each_architecture_gets_adapters_and_a_trained_head(encoder_folder, arch
     after = predict_logits(result.model, base.tokenizer.encode(TEXTS).ids)
     assert np.abs(after - before).max() > 1e-3
     assert not any("lora" in name for name in result.model.state_dict()), "the adapters are merged"
+
+
+def test_an_encoder_decoder_is_refused_before_training(encoder_folder):
+    with pytest.raises(InputError, match=r"is an encoder-decoder \(T5ForSequenceClassification\).*'train ridge'"):
+        load_base(str(encoder_folder("t5")), CLASSES, max_length=24, normaliser="none", seed=0)
+
+
+def test_a_token_without_embedding_is_refused_before_training(encoder_folder, tmp_path):
+    folder = shutil.copytree(encoder_folder("bert"), tmp_path / "e")
+    last = tiny_models.add_token(folder, "zebra")
+    with pytest.raises(InputError, match=rf"has {last} word embeddings.*token 'zebra' with the id {last}"):
+        load_base(str(folder), CLASSES, max_length=24, normaliser="none", seed=0)
 
 
 def test_training_learns_what_separates_the_classes(base):

@@ -57,6 +57,15 @@ def test_same_seed_and_data_give_the_same_files(recipe, tmp_path, encoder_folder
     assert trained[0] == trained[1]
 
 
+def test_training_tells_that_an_encoders_prompts_are_not_used(sentence_folder, tmp_path):
+    told = []
+    for number, prompts in enumerate(({"query": "query: "}, None)):
+        settings = RidgeSettings(str(sentence_folder("bert", prompts=prompts)), folds=0)
+        run_ridge(DATA, tmp_path / str(number), settings, say=told.append)
+    (note,) = [line for line in told if "prompt" in line]
+    assert '("query: "). None is put there, neither here nor in scoring' in note
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.slow
 def test_saved_head_is_the_one_that_was_evaluated(tmp_path, sentence_folder, classes):

@@ -16,6 +16,7 @@ from edgewren_train import embedding
 from edgewren_train.candidate import Candidate
 from edgewren_train.depth_run import Depth
 from edgewren_train.encoders import load_encoder
+from edgewren_train.run_summary import tell_prompts
 
 _TIMED_TEXTS = 128
 """Where all embeddings come from the cache, this many texts are embedded anew to time the encoder."""
@@ -66,6 +67,7 @@ class Features:
             encoder = depths.cut(encoder, candidate.depth)
             depth = f", depth {candidate.depth}"
         self._say(f"encoder {encoder.id}{depth}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
+        tell_prompts(encoder.prompts, self._say)
         at_hand = self._cache is not None and embedding.is_cached(
             encoder, self._texts, self._cache, device=self._device
         )

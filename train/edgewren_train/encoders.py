@@ -66,6 +66,12 @@ class Encoder:
     def tokenizer(self) -> TextTokenizer:
         return TextTokenizer(self.files.tokenizer.encode(), self.max_length)
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What sentence-transformers would put before texts on request or by itself ("query: "); not used here."""
+        given = (prompt for prompt in (getattr(self.model, "prompts", None) or {}).values() if prompt)
+        return tuple(dict.fromkeys(given))
+
 
 def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = "none") -> Encoder:
     """Load a sentence encoder.
@@ -76,7 +82,8 @@ def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = 
         normaliser: "none" or "http".
 
     Raises:
-        InputError: it cannot be found or loaded (with HF_HUB_OFFLINE set, only cached models can).
+        InputError: it cannot be found or loaded (with HF_HUB_OFFLINE set, only cached models can); it has no fast
+            tokenizer, or one that knows tokens for which it has no embedding.
         UsageError: max_length beyond the encoder's positions; unknown normaliser.
     """
     location = locate(spec)
@@ -93,6 +100,7 @@ def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = 
     limit = position_limit(config)
     length = checked_max_length(max_length, limit, own=model.max_seq_length)
     tokenizer = fast_tokenizer(model.tokenizer, spec)
+    check_vocabulary(tokenizer, transformer.auto_model, spec)
     return Encoder(
         id=spec if not Path(spec).is_dir() else Path(spec).resolve().name,
         location=location,
@@ -153,6 +161,24 @@ def fast_tokenizer(tokenizer: Any, spec: str) -> Any:
             "Choose an encoder with one, or convert it with transformers first."
         )
     return tokenizer
+
+
+def check_vocabulary(tokenizer: Any, model: Any, spec: str) -> None:
+    """Check that a transformers model has an embedding for each token of its tokenizer.
+
+    Training might never meet a token without one; the first text that has it would then end the scoring of an archive.
+
+    Raises:
+        InputError: a token has none.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    token, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if last >= rows:
+        raise InputError(
+            f"Encoder {spec!r} has {rows:,} word embeddings, but its tokenizer knows the token {token!r} with the id "
+            f"{last:,}: no text with it could be scored. Expected ids below {rows:,}: the tokenizer is another "
+            "model's, or tokens were added without model.resize_token_embeddings(len(tokenizer))."
+        )
 
 
 def tokenizer_files(tokenizer: Any, *, normaliser: str, max_length: int) -> TokenizerFiles:

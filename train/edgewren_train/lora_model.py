@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgewren.errors import InputError
 from edgewren.text import TextTokenizer
 from edgewren_train.depth import cut_layers
 from edgewren_train.encoder_names import locate
 from edgewren_train.encoders import (
     TokenizerFiles,
+    check_vocabulary,
     checked_max_length,
     fast_tokenizer,
     position_limit,
@@ -97,7 +100,7 @@ def load_base(
         depth: layers of the encoder to keep; None: all.
 
     Raises:
-        InputError: it cannot be loaded, or has no fast tokenizer.
+        InputError: it cannot be loaded, has no fast tokenizer, or is an encoder-decoder.
         UsageError: max_length beyond the encoder's positions, or depth beyond its layers.
     """
     import torch
@@ -125,6 +128,12 @@ def load_base(
             set_seed(seed)  # as if the checkpoint had never had one
             model, _ = type(model).from_pretrained(None, config=model.config, state_dict=kept, **options)
         tokenizer = fast_tokenizer(AutoTokenizer.from_pretrained(location), spec)
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:  # an encoder's own config may deny it
+        raise InputError(
+            f"Encoder {spec!r} is an encoder-decoder ({type(model).__name__}), whose head reads what the decoder "
+            "writes. Choose an encoder alone, or 'train ridge', which takes its encoder."
+        )
+    check_vocabulary(tokenizer, model, spec)
     fresh = tuple(sorted({_module_to_train(name) for name in missing}))
     length = checked_max_length(max_length, position_limit(model.config), own=USUAL_LENGTH)
     if depth is not None:
@@ -153,7 +162,7 @@ def _module_to_train(parameter: str) -> str:
     owner = parameter.rsplit(".", 1)[0]
     pieces = owner.split(".")
     # A head made of several layers (classifier.dense, classifier.out_proj) is saved as one module.
-    for name in ("classifier", "score", "pre_classifier", "pooler", "head"):
+    for name in ("classifier", "score", "pre_classifier", "pooler", "head", "sequence_summary"):
         if name in pieces:
             return name
     return pieces[-1]

@@ -31,6 +31,7 @@ from edgewren_train.run_summary import (
     data_facts,
     evaluate_held_out,
     library_versions,
+    tell_prompts,
     warn_of_leaks,
     warn_of_one_label,
 )
@@ -63,6 +64,7 @@ def run_ridge(
         check_exits(exits, settings.folds, len(data.texts), remedy="--folds 2 or more")
     encoder = load_encoder(settings.encoder_spec, max_length=settings.max_length, normaliser=normaliser)
     say(f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
+    tell_prompts(encoder.prompts, say)
     if test is not None:
         warn_of_leaks(data, test, say)
 

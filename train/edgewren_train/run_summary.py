@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -118,6 +119,16 @@ def tell_copies(together: Together, say: Say) -> None:
         "models learn such a text as often as it occurs, and intervals take all rows for independent: better remove "
         "copies"
     )
+
+
+def tell_prompts(prompts: Sequence[str], say: Say) -> None:
+    """Tell that an encoder's prompts are not used, if it has any."""
+    if prompts:
+        shown = ", ".join(json.dumps(prompt, ensure_ascii=False) for prompt in prompts[:3])
+        say(
+            f"note: this encoder knows prompts to put before texts ({shown}{', …' * (len(prompts) > 3)}). None is put "
+            "there, neither here nor in scoring"
+        )
 
 
 def warn_of_leaks(data: LabelledTexts, test: LabelledTexts, say: Say) -> None:

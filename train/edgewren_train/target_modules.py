@@ -12,6 +12,7 @@ _QUERY_VALUE_NAMES = (
     ("q", "v"),  # MPNet
     ("q_lin", "v_lin"),  # DistilBERT
     ("query_proj", "value_proj"),  # DeBERTa v2, v3
+    ("in_proj",),  # DeBERTa v1: one matrix for all three
     ("q_proj", "v_proj"),  # decoder-style encoders
     ("Wqkv",),  # ModernBERT: one matrix for all three
 )
