@@ -82,6 +82,7 @@ FLOORS = (
     {
         "background",
         "cgroup",
+        "copies",
         "device",
         "display",
         "evaluations",

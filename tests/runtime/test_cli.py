@@ -689,6 +689,24 @@ def test_evaluate_warns_of_the_rows_that_a_bundle_was_trained_on(tweets, tiny_bu
     assert capsys.readouterr().err == ""
 
 
+def test_evaluate_counts_copies_of_training_rows(tweets, tiny_bundle, tmp_path, capsys):
+    """Part of the training rows in another file has another hash: only their texts tell."""
+    path = tmp_path / "t.csv"
+    path.write_text("text,bias\ngood  vote,neutral\nsomething else https://t.co/a,partisan\n", encoding="utf-8")
+    argv = ["evaluate", str(path), "--label-column", "bias", "--resamples", "10", "--json", "--model", str(tiny_bundle)]
+    assert main([*argv, "--training", str(tweets)]) == 0
+    out = capsys.readouterr()
+    assert out.err.startswith(f"warning: 1 of 2 rows of {path} have the text of a training row (links apart)")
+    assert json.loads(out.out)["data"]["copies_of_training_rows"] == 1
+    path.write_text("text,bias\nGood vote,neutral\nsomething else,partisan\n", encoding="utf-8")
+    assert main([*argv, "--training", str(tweets)]) == 0
+    out = capsys.readouterr()
+    assert out.err == f"none of the 2 rows has the text of a row of {tweets} (links apart)\n"
+    assert json.loads(out.out)["data"]["copies_of_training_rows"] == 0
+    assert main(argv) == 0
+    assert "copies_of_training_rows" not in json.loads(capsys.readouterr().out)["data"]
+
+
 def test_a_heat_map_replaces_nothing(tweets, tiny_bundle, tmp_path, capsys):
     before = tweets.read_bytes()
     argv = ["evaluate", str(tweets), "--label-column", "bias", "--model", str(tiny_bundle), "--heatmap"]

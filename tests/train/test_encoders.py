@@ -22,6 +22,7 @@ from edgewren_train.encoders import (
     position_limit,
     weights_sha256,
 )
+from edgewren_train.lora_model import load_base
 
 OFFLINE = """
 import sys
@@ -94,6 +95,25 @@ def test_a_token_without_embedding_is_refused_though_no_training_text_may_have_i
     last = tiny_models.add_token(folder, "zebra")
     with pytest.raises(InputError, match=rf"has {last} word embeddings.*token 'zebra' with the id {last}"):
         load_encoder(str(folder))
+
+
+def test_an_encoder_that_is_no_transformer_is_refused(tmp_path):
+    folder = tiny_models.static_embedding(tmp_path / "e")
+    with pytest.raises(InputError, match=r"begins with StaticEmbedding, expected a transformer.*'train static'"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize("recipe", ["ridge", "lora"])
+def test_a_tokenizer_that_no_bundle_may_hold_is_refused_before_training(encoder_folder, tmp_path, recipe):
+    folder = shutil.copytree(encoder_folder("bert"), tmp_path / "e")
+    settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    settings["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": " "}, "behavior": "Isolated", "invert": False}
+    (folder / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(InputError, match=r"cannot be exported: its tokenizer .* a step of type 'Split'"):
+        if recipe == "ridge":
+            load_encoder(str(folder))
+        else:
+            load_base(str(folder), ("a", "b"), max_length=24, normaliser="none", seed=0)
 
 
 def test_prompts_are_known_and_not_used(sentence_folder):

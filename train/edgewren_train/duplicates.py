@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewren.copies import LINK, without_links
 from edgewren.errors import UsageError
 
 THRESHOLD = 0.6
@@ -23,7 +24,6 @@ MOST_TEXTS = 50_000
 
 _PIECE = 5
 _BLOCK = 512
-_LINK = re.compile(r"https?://\S+|www\.\S+")
 _NAME = re.compile(r"@\w+")
 _SPACE = re.compile(r"[\W_]+")
 
@@ -39,7 +39,7 @@ class Pair:
 
 def normalised(text: str) -> str:
     """Return what is left of a text when links, names, case, entities, punctuation and spacing don't count."""
-    plain = _NAME.sub(" ", _LINK.sub(" ", html.unescape(text).lower()))
+    plain = _NAME.sub(" ", LINK.sub(" ", html.unescape(text).lower()))
     words = _SPACE.sub(" ", plain).strip()
     return words or " ".join(text.split())  # a text of nothing else is only like itself
 
@@ -49,19 +49,9 @@ def copies(texts: Sequence[str]) -> NDArray[np.int64]:
 
     Stricter than `normalised`: these are the copies of a post that a classifier would recognise in a held-out part.
     """
-    plain = [_without_links(text) for text in texts]
+    plain = [without_links(text) for text in texts]
     firsts = _firsts(plain)
     return np.array([firsts[text] for text in plain], dtype=np.int64)
-
-
-def leaked(texts: Sequence[str], others: Sequence[str]) -> int:
-    """Return how many of the others are copies of one of the texts, as `copies` knows them."""
-    seen = set(map(_without_links, texts))
-    return sum(_without_links(text) in seen for text in others)
-
-
-def _without_links(text: str) -> str:
-    return " ".join(_LINK.sub(" http ", html.unescape(text)).split())
 
 
 def within(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list[Pair]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewren.errors import InputError, UsageError
+from edgewren.errors import BundleTokenizerError, InputError, UsageError
 from edgewren.text import TextTokenizer
+from edgewren.tokenizer_scan import scan
 from edgewren_train.encoder_names import locate
 from edgewren_train.normalisers import with_normaliser
 from edgewren_train.quiet import quiet
@@ -82,8 +83,9 @@ def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = 
         normaliser: "none" or "http".
 
     Raises:
-        InputError: it cannot be found or loaded (with HF_HUB_OFFLINE set, only cached models can); it has no fast
-            tokenizer, or one that knows tokens for which it has no embedding.
+        InputError: it cannot be found or loaded (with HF_HUB_OFFLINE set, only cached models can); it is no
+            transformer; it has no fast tokenizer, one that knows tokens without an embedding, or one that no bundle
+            may hold.
         UsageError: max_length beyond the encoder's positions; unknown normaliser.
     """
     location = locate(spec)
@@ -96,17 +98,24 @@ def load_encoder(spec: str, *, max_length: int | None = None, normaliser: str = 
         options = {"attn_implementation": "eager", "dtype": torch.float32}
         model = SentenceTransformer(location, device="cpu", model_kwargs=options).eval()
     transformer = model[0]
+    if not hasattr(transformer, "auto_model"):
+        raise InputError(
+            f"Encoder {spec!r} begins with {type(transformer).__name__}, expected a transformer. Choose another "
+            "encoder, or 'train static', which makes a table of token values of any transformer."
+        )
     config = transformer.auto_model.config
     limit = position_limit(config)
     length = checked_max_length(max_length, limit, own=model.max_seq_length)
     tokenizer = fast_tokenizer(model.tokenizer, spec)
     check_vocabulary(tokenizer, transformer.auto_model, spec)
+    files = tokenizer_files(tokenizer, normaliser=normaliser, max_length=length)
+    check_portable(files, spec)
     return Encoder(
         id=spec if not Path(spec).is_dir() else Path(spec).resolve().name,
         location=location,
         sha256=weights_sha256(transformer.auto_model.state_dict()),
         model=model,
-        files=tokenizer_files(tokenizer, normaliser=normaliser, max_length=length),
+        files=files,
         max_length=length,
         normaliser=normaliser,
     )
@@ -201,6 +210,22 @@ def tokenizer_files(tokenizer: Any, *, normaliser: str, max_length: int) -> Toke
         config=json.dumps(config, ensure_ascii=False, indent=2) + "\n",
         special_tokens=json.dumps(special, ensure_ascii=False, indent=2) + "\n",
     )
+
+
+def check_portable(files: TokenizerFiles, spec: str) -> None:
+    """Check before the training that the bundle to come may hold this tokenizer.
+
+    Raises:
+        InputError: it has parts that no bundle may hold (docs/security.md).
+    """
+    try:
+        scan(files.tokenizer.encode())
+    except BundleTokenizerError as error:
+        raise InputError(
+            f"Encoder {spec!r} cannot be exported: its tokenizer is of a kind that bundles do not hold "
+            f"({error.__cause__}). Choose another encoder; those with the tokenizers of BERT, RoBERTa, XLM-R, "
+            "MPNet and DeBERTa can be."
+        ) from error
 
 
 def weights_sha256(state: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from edgewren_train.depth import cut_layers
 from edgewren_train.encoder_names import locate
 from edgewren_train.encoders import (
     TokenizerFiles,
+    check_portable,
     check_vocabulary,
     checked_max_length,
     fast_tokenizer,
@@ -100,7 +101,7 @@ def load_base(
         depth: layers of the encoder to keep; None: all.
 
     Raises:
-        InputError: it cannot be loaded, has no fast tokenizer, or is an encoder-decoder.
+        InputError: it cannot be loaded, is an encoder-decoder, or its tokenizer is not fast or cannot be exported.
         UsageError: max_length beyond the encoder's positions, or depth beyond its layers.
     """
     import torch
@@ -136,13 +137,15 @@ def load_base(
     check_vocabulary(tokenizer, model, spec)
     fresh = tuple(sorted({_module_to_train(name) for name in missing}))
     length = checked_max_length(max_length, position_limit(model.config), own=USUAL_LENGTH)
+    files = tokenizer_files(tokenizer, normaliser=normaliser, max_length=length)
+    check_portable(files, spec)
     if depth is not None:
         cut_layers(model, depth)
     return LoraBase(
         id=spec,
         sha256=weights_sha256({name: value for name, value in model.state_dict().items() if name not in missing}),
         model=model.eval(),
-        files=tokenizer_files(tokenizer, normaliser=normaliser, max_length=length),
+        files=files,
         max_length=length,
         fresh=fresh,
     )

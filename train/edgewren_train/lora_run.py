@@ -33,7 +33,6 @@ from edgewren_train.run_summary import (
     evaluate_held_out,
     library_versions,
     tell_copies,
-    warn_of_leaks,
     warn_of_one_label,
 )
 from edgewren_train.together import Together, belonging
@@ -97,7 +96,7 @@ def run_lora(
     base = base_of(recipe.seed)
     say(f"encoder {base.id} (max length {base.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
     if test is not None:
-        warn_of_leaks(data, test, say)
+        test.warn_of_copies(data, say)
     ids = base.tokenizer.encode(data.texts).ids
     leaving = ExitHeads(exits, base.model, data, together) if exits is not None else None
     asked = ids if leaving is None else ids + base.tokenizer.encode(leaving.halves).ids

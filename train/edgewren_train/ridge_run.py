@@ -32,7 +32,6 @@ from edgewren_train.run_summary import (
     evaluate_held_out,
     library_versions,
     tell_prompts,
-    warn_of_leaks,
     warn_of_one_label,
 )
 from edgewren_train.together import belonging
@@ -66,7 +65,7 @@ def run_ridge(
     say(f"encoder {encoder.id} (max length {encoder.max_length}, normaliser {normaliser}), {len(data.texts):,} texts")
     tell_prompts(encoder.prompts, say)
     if test is not None:
-        warn_of_leaks(data, test, say)
+        test.warn_of_copies(data, say)
 
     def embedded(texts: Sequence[str], title: str) -> Any:
         bar = progress(len(texts), title) if progress else None

@@ -14,7 +14,6 @@ import numpy as np
 import edgewren
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.metrics import Evaluation, evaluate
-from edgewren_train.duplicates import leaked
 from edgewren_train.model import Description
 from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.together import Together
@@ -128,16 +127,6 @@ def tell_prompts(prompts: Sequence[str], say: Say) -> None:
         say(
             f"note: this encoder knows prompts to put before texts ({shown}{', …' * (len(prompts) > 3)}). None is put "
             "there, neither here nor in scoring"
-        )
-
-
-def warn_of_leaks(data: LabelledTexts, test: LabelledTexts, say: Say) -> None:
-    """Tell how many rows of a test file have a training row's text, if any."""
-    found = leaked(data.texts, test.texts)
-    if found:
-        say(
-            f"warning: {found:,} of {len(test.texts):,} rows of {test.path} have the text of a training row (links "
-            "apart): scores on the test file are too good. Leave such rows out of one of the files."
         )
 
 

@@ -30,7 +30,6 @@ from edgewren_train.run_summary import (
     data_facts,
     evaluate_held_out,
     library_versions,
-    warn_of_leaks,
     warn_of_one_label,
 )
 from edgewren_train.together import belonging
@@ -77,7 +76,7 @@ def run_static(
         f"{len(vectors):,} vocabulary entries"
     )
     if test is not None:
-        warn_of_leaks(data, test, say)
+        test.warn_of_copies(data, say)
 
     def averaged(texts: Sequence[str]) -> NDArray[np.float32]:
         return static.mean_vectors(encoder.tokenizer.encode(texts).ids, vectors)

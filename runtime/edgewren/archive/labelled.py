@@ -18,6 +18,7 @@ from edgewren.archive.inputs import check_column
 from edgewren.archive.labels import doubtful, label_text, look_alike
 from edgewren.archive.readers import Number, json_text, open_table
 from edgewren.archive.results import added_names
+from edgewren.copies import leaked
 from edgewren.errors import InputError, UsageError
 from edgewren.manifest import is_formula
 
@@ -108,6 +109,16 @@ class LabelledTexts:
                 f"warning: {model} was trained on the rows of {self.path}: they say nothing of other texts, and scores "
                 "on them are far too good. Name a file that it was not trained on."
             )
+
+    def warn_of_copies(self, training: LabelledTexts, say: Callable[[str], None]) -> int:
+        """Return how many texts are copies of a training row's (`copies.leaked`), and warn if any is."""
+        found = leaked(training.texts, self.texts)
+        if found:
+            say(
+                f"warning: {found:,} of {len(self.texts):,} rows of {self.path} have the text of a training row (links "
+                "apart): scores on this file are too good. Leave such rows out of one of the files."
+            )
+        return found
 
 
 def read_labelled(

@@ -35,6 +35,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_model_options(parser)
     parser.add_argument("--against", metavar="BUNDLE", help="second bundle, compared on the same rows")
+    parser.add_argument(
+        "--training",
+        metavar="FILE",
+        help="the labelled file that the bundle was trained on: rows of LABELLED with the text of one of its rows are "
+        "counted and warned of (same columns, format and encoding as LABELLED)",
+    )
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
     parser.add_argument("--format", choices=TABLES, help="default: by suffix")
@@ -61,14 +67,23 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{args.heatmap} exists already. Name another file with --heatmap.")
         if not Path(args.heatmap).absolute().parent.is_dir():
             raise OutputError(f"{args.heatmap} cannot be written: its folder does not exist. Make it first.")
-    data = read_labelled(
-        args.labelled,
-        text_column=args.text_column,
-        label_column=args.label_column,
-        format=args.format,
-        encoding=args.encoding,
-    )
+
+    def read(name: str) -> LabelledTexts:
+        return read_labelled(
+            name,
+            text_column=args.text_column,
+            label_column=args.label_column,
+            format=args.format,
+            encoding=args.encoding,
+        )
+
+    data = read(args.labelled)
     data.warn_if_scored(args.label_column, say)
+    copies = None
+    if args.training is not None:
+        copies = data.warn_of_copies(read(args.training), say)
+        if not copies:
+            say(f"none of the {len(data.texts):,} rows has the text of a row of {args.training} (links apart)")
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}
     models: list[Classifier] = []
     predictions: list[list[str]] = []
@@ -90,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     if len(models) == 2:
         known = dict.fromkeys(models[0].labels + models[1].labels)
         comparison = compare(data.labels, predictions[0], predictions[1], list(known), **options)
-    _print(args, data, models, evaluations, comparison)
+    _print(args, data, models, evaluations, comparison, copies)
     if args.heatmap:  # last: a full disk costs the picture alone
         from edgewren.heatmap import draw
 
@@ -104,6 +119,7 @@ def _print(
     models: Sequence[Classifier],
     evaluations: Sequence[Evaluation],
     comparison: Comparison | None,
+    copies: int | None,
 ) -> None:
     if args.json:
         document: dict[str, Any] = {
@@ -112,6 +128,8 @@ def _print(
             "model": _describe(models[0]),
             "evaluation": evaluations[0].as_dict(),
         }
+        if copies is not None:
+            document["data"]["copies_of_training_rows"] = copies
         if comparison is not None:
             document["against"] = {
                 "model": _describe(models[1]),
