@@ -1,4 +1,4 @@
-"""The bootstrap of metrics: confusion matrices drawn anew within each true class, of several models together.
+"""The bootstrap of metrics: confusion matrices drawn anew within each true class, of one model or of several together.
 
 Knows class indices, and of each draw the figures that follow from it; what intervals and p-values are made of them is
 `metrics`' and `paired_comparison`'s business.
@@ -61,12 +61,14 @@ class Draws(NamedTuple):
     """The margins of confusion matrices that all figures need. Row 0 of axis 1 is the observed data.
 
     `hits` (right per class) and `predicted` (given per class) are [models, 1 + resamples, C]; `support` is [C], the
-    same in every draw because the bootstrap is stratified. All hold whole numbers.
+    same in every draw because the bootstrap is stratified. `occurs`, of `predicted`'s shape, tells the classes that
+    count for macro-F1.
     """
 
     hits: NDArray[np.float64]
     predicted: NDArray[np.float64]
     support: NDArray[np.float64]
+    occurs: NDArray[np.bool_]
 
     def figures(self, model: int) -> Figures:
         hits, predicted = self.hits[model], self.predicted[model]
@@ -78,7 +80,7 @@ class Draws(NamedTuple):
             f1=f1,
             accuracy=hits.sum(axis=1) / self.support.sum(),
             balanced_accuracy=recall[:, self.support > 0].mean(axis=1),
-            macro_f1=f1.sum(axis=1) / (self.support + predicted > 0).sum(axis=1),
+            macro_f1=f1.sum(axis=1) / self.occurs[model].sum(axis=1),
         )
 
 
@@ -91,7 +93,11 @@ def draw(
     seed: int,
     confidence: float,
 ) -> Draws:
-    """Draw from true [rows] and predictions [models, rows], all models together; `metrics.evaluate` says why so."""
+    """Draw from true [rows] and predictions [models, rows], all models together: rows anew within each true class.
+
+    Drawing rows with replacement within a true class and counting their predictions is exactly a multinomial draw over
+    that class's row of the confusion matrix, so whole matrices are drawn, at a cost that does not grow with the rows.
+    """
     check_bootstrap(resamples, seed, confidence, cells=len(predictions) * classes)
     shape = (classes,) * len(predictions)
     codes = np.ravel_multi_index(tuple(predictions), shape)
@@ -107,7 +113,34 @@ def draw(
                 row = drawn.astype(np.float64) @ (given[:, None] == np.arange(classes)).astype(np.float64)
                 predicted[model, resample] += row
                 hits[model, resample, true_class] = row[:, true_class]
-    return Draws(hits, predicted, np.bincount(true, minlength=classes).astype(np.float64))
+    support = np.bincount(true, minlength=classes).astype(np.float64)
+    return Draws(hits, predicted, support, support + predicted > 0)
+
+
+def draw_possible(confusion: NDArray[np.int64], *, resamples: int, seed: int, confidence: float) -> Draws:
+    """Draw confusion matrices of one model around counts [C, C]; `metrics.evaluate` says why so.
+
+    What a true class's rows are given is drawn from a Dirichlet distribution around its counts with one imagined row
+    more: half of it is right, half spread over the other classes. So a class's recall follows Jeffreys' posterior.
+    """
+    classes = len(confusion)
+    check_bootstrap(resamples, seed, confidence, cells=classes)
+    counts = confusion.astype(np.float64)
+    hits, predicted = np.zeros((1, 1 + resamples, classes)), np.zeros((1, 1 + resamples, classes))
+    hits[0, 0], predicted[0, 0] = np.diagonal(counts), counts.sum(axis=0)
+    support = counts.sum(axis=1)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    block = max(1, _CELLS_AT_ONCE // classes)
+    for true_class in np.flatnonzero(support):
+        imagined = np.full(classes, 0.5 / max(classes - 1, 1))
+        imagined[true_class] = 0.5
+        for start in range(1, 1 + resamples, block):
+            place = slice(start, min(start + block, 1 + resamples))
+            drawn = rng.standard_gamma(counts[true_class] + imagined, size=(place.stop - start, classes))
+            drawn *= support[true_class] / drawn.sum(axis=1, keepdims=True)
+            predicted[0, place] += drawn
+            hits[0, place, true_class] = drawn[:, true_class]
+    return Draws(hits, predicted, support, np.broadcast_to(support + predicted[:, :1] > 0, predicted.shape))
 
 
 def _draw_counts(
@@ -124,4 +157,4 @@ def _draw_counts(
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """Divide counts; 0 where nothing is there to divide by."""
-    return part / np.maximum(whole, 1.0)
+    return part / np.where(whole > 0, whole, 1.0)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgewren.errors import InputError, UsageError
-from edgewren.metrics import Estimate, estimate
+from edgewren.metrics import Estimate, estimate, holding
 from edgewren.probabilities import class_indices, softmax
 
 MINIMUM_ROWS = 30
@@ -182,7 +182,7 @@ def judge(
     parts = [draws[:, start : start + width] for start in range(0, draws.shape[1], width)]
     figures = [np.stack([part[:, 0], part[:, 1], np.abs(part[:, 2:]).sum(axis=1)]) for part in parts]
     result = figures[0] if against is None else figures[0] - figures[1]
-    return Sharpness(*(_holding(estimate(row, confidence)) for row in result))
+    return Sharpness(*(holding(estimate(row, confidence)) for row in result))
 
 
 @dataclass(frozen=True)
@@ -297,8 +297,3 @@ def _row_weights(true: NDArray[np.int64], resamples: int, seed: int) -> Iterator
         for places in members:
             weights[:, places] = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=size)
         yield weights
-
-
-def _holding(found: Estimate) -> Estimate:
-    """Return a figure with an interval that holds it: all draws' ECE may lie above the observed one."""
-    return Estimate(found.value, min(found.low, found.value), max(found.high, found.value))

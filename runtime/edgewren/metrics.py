@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgewren.bootstrap import RESAMPLES, draw
+from edgewren.bootstrap import RESAMPLES, draw_possible
 from edgewren.display import printable
 from edgewren.errors import InputError, UsageError
 from edgewren.probabilities import class_indices
@@ -58,6 +58,11 @@ def estimate(values: NDArray[np.float64], confidence: float) -> Estimate:
     """Return a figure with its percentile interval, from values [1 + resamples]: the observed one, then the draws'."""
     low, high = np.quantile(values[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(values[0]), float(low), float(high))
+
+
+def holding(found: Estimate) -> Estimate:
+    """Return a figure with an interval that holds it: all draws may lie on one side of the observed figure."""
+    return Estimate(found.value, min(found.low, found.value), max(found.high, found.value))
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Evaluation:
         width = max(map(len, names))
         lines = [
             f"{self.rows:,} rows, {len(self.labels)} classes. In brackets: {100 * self.confidence:g} % intervals",
-            f"(stratified bootstrap, {self.resamples:,} resamples, seed {self.seed}).",
+            f"(Bayesian bootstrap within each class, {self.resamples:,} draws, seed {self.seed}).",
             "",
             f"accuracy           {self.accuracy.as_text()}",
             f"balanced accuracy  {self.balanced_accuracy.as_text()}",
@@ -116,14 +121,6 @@ class Evaluation:
             figures = "  ".join(figure.as_text() for figure in (row.precision, row.recall, row.f1))
             lines.append(f"{name:<{width}}  {figures}  {row.support:>7}  {row.predicted:>9}")
 
-        without_width = [row.support for row in self.classes if row.support and row.recall.low == row.recall.high]
-        if without_width:
-            rows = min(without_width)
-            unseen = 1 - ((1 - self.confidence) / 2) ** (1 / rows)  # Clopper & Pearson 1934
-            lines += [
-                "An interval without width: all or none of a class's rows are right, and a bootstrap only mixes what",
-                f"it saw. The share of the others may be up to {unseen:.2f} with {rows:,} row{'s' * (rows != 1)}.",
-            ]
         lines += ["", "Confusion matrix: rows are true classes, columns predicted ones by number."]
         cell = 1 + max(len(str(len(names))), *(len(str(count)) for row in self.confusion for count in row))
         step = (_TEXT_COLUMNS - width) // cell
@@ -152,13 +149,15 @@ def evaluate(
 ) -> Evaluation:
     """Compare predicted labels with true ones; every figure comes with a bootstrap interval.
 
-    Intervals are percentile intervals (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13) of a
-    bootstrap that is stratified by true class: they hold for data with these numbers of rows per class. Drawing rows
-    with replacement within a true class and counting their predictions is exactly a multinomial draw over that class's
-    row of the confusion matrix, so whole confusion matrices are drawn, at a cost that does not grow with the rows.
+    Intervals are the middle of the figures of drawn confusion matrices, with as many rows per true class as the data
+    has. What a class's rows are given is drawn from a Dirichlet distribution around what they were given (the Bayesian
+    bootstrap, Rubin 1981, Annals of Statistics 9: 130-134) with one imagined row, half of it right: for a recall that
+    is Jeffreys' interval (Brown, Cai & DasGupta 2001, "Interval Estimation for a Binomial Proportion", Statistical
+    Science 16: 101-133).
 
-    A percentile interval can only mix what it saw: it is too narrow for a class with few rows, and of no width where
-    all rows of a class are right, or all wrong.
+    Rows drawn with replacement can only mix what they saw. With 3 to 20 rows in a class, 58 to 92 % of such percentile
+    intervals held the true balanced accuracy in simulations; of these 93 to 95 %. With some hundred rows in each class,
+    both are the same but for the third digit.
 
     Args:
         true: true label of each row.
@@ -173,22 +172,25 @@ def evaluate(
         UsageError: an option out of range, or `labels` with duplicates.
     """
     rows, predictions = label_indices(labels, true=true, predicted=predicted)
-    draws = draw(rows, predictions, len(labels), resamples=resamples, seed=seed, confidence=confidence)
-    figures = draws.figures(0)
     confusion = confusion_matrix(rows, predictions[0], len(labels))
+    figures = draw_possible(confusion, resamples=resamples, seed=seed, confidence=confidence).figures(0)
     support, given = confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
+
+    def interval(values: NDArray[np.float64]) -> Estimate:
+        return holding(estimate(values, confidence))
+
     return Evaluation(
         labels=tuple(map(str, labels)),
         rows=len(rows),
-        accuracy=estimate(figures.accuracy, confidence),
-        balanced_accuracy=estimate(figures.balanced_accuracy, confidence),
-        macro_f1=estimate(figures.macro_f1, confidence),
+        accuracy=interval(figures.accuracy),
+        balanced_accuracy=interval(figures.balanced_accuracy),
+        macro_f1=interval(figures.macro_f1),
         classes=tuple(
             ClassRow(
                 label=str(label),
-                precision=estimate(figures.precision[:, index], confidence),
-                recall=estimate(figures.recall[:, index], confidence),
-                f1=estimate(figures.f1[:, index], confidence),
+                precision=interval(figures.precision[:, index]),
+                recall=interval(figures.recall[:, index]),
+                f1=interval(figures.f1[:, index]),
                 support=support[index],
                 predicted=given[index],
             )

@@ -76,11 +76,11 @@ def compare(
 ) -> Comparison:
     """Tell whether model A is better than model B on the same rows.
 
-    The bootstrap is that of `metrics.evaluate`, paired: within each true class, pairs (A's label, B's label) are drawn
-    together, so rows that are hard for both cancel out. Its p-values invert the percentile interval: twice the smaller
-    share of draws on either side of zero, with one added to draws and to their count so that no p-value is 0
-    (Davison & Hinkley 1997, "Bootstrap Methods and their Application", chapter 4). McNemar's test looks at accuracy
-    alone.
+    Rows are drawn with replacement within each true class (Efron & Tibshirani 1993, "An Introduction to the Bootstrap",
+    chapter 13), pairs (A's label, B's label) together, so rows that are hard for both cancel out. Its p-values invert
+    the percentile interval: twice the smaller share of draws on either side of zero, with one added to draws and to
+    their count so that no p-value is 0 (Davison & Hinkley 1997, "Bootstrap Methods and their Application", chapter 4).
+    McNemar's test looks at accuracy alone.
 
     Args:
         true: true label of each row.
