@@ -156,8 +156,8 @@ def evaluate(
     Science 16: 101-133).
 
     Rows drawn with replacement can only mix what they saw. With 3 to 20 rows in a class, 58 to 92 % of such percentile
-    intervals held the true balanced accuracy in simulations; of these 93 to 95 %. With some hundred rows in each class,
-    both are the same but for the third digit.
+    intervals held the true balanced accuracy in simulations; of these 93 to 95 % (docs/log.md; 86 % where all of five
+    classes have 3 rows). With some hundred rows in each class, both are the same but for the third digit.
 
     Args:
         true: true label of each row.
