@@ -1,4 +1,5 @@
-"""What a connection may do while the service does not know yet what it wants: bytes and seconds of a request's head.
+"""What a connection may do while the service does not know yet what it wants: bytes and seconds of a request's head,
+and wishes for another protocol, which are passed over.
 
 uvicorn bounds neither. One client could send a header without end (httptools puts it together anew with each piece, so
 that 300 MB of it held up all others for seconds), and a thousand that never end their heads took every file descriptor.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -18,12 +20,15 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 HEAD_BYTES = 65_536
 """Of a head, or of what is sent around chunks of a body; as h11, uvicorn's other reader, has it."""
 
+_HEAD_END = b"\r\n\r\n"
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 def protocol() -> type[asyncio.Protocol]:
     """Return uvicorn's reader of HTTP, bounded: more than `HEAD_BYTES` without a whole head, or any of a body, are
-    answered with 431 and the end of the connection.
+    answered with 431 and the end of the connection. Requests that wish for another protocol are answered in this one.
     """
     with contextlib.suppress(ImportError):  # where httptools cannot be built, uvicorn takes h11, which is bounded
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -36,13 +41,22 @@ def protocol() -> type[asyncio.Protocol]:
 def _bounded(reader: Any) -> type[asyncio.Protocol]:
     class BoundedProtocol(reader):  # type: ignore[misc]  # known at run time only
         _unused = 0  # bytes since the last head, or piece of a body
+        _between = True  # requests: what comes next is a head
 
         def data_received(self, data: bytes) -> None:
             self._unused += len(data)
-            super().data_received(data)
+            super().data_received(_without_upgrade(data) if self._between else data)
             if self._unused > HEAD_BYTES and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
+
+        def on_message_begin(self) -> None:
+            self._between = False
+            super().on_message_begin()
+
+        def on_message_complete(self) -> None:
+            self._between = True
+            super().on_message_complete()
 
         def on_headers_complete(self) -> None:
             self._unused = 0
@@ -53,6 +67,16 @@ def _bounded(reader: Any) -> type[asyncio.Protocol]:
             super().on_body(body)
 
     return BoundedProtocol
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename the header by which clients wish for another protocol, as Java's client and `curl --http2` do for HTTP/2.
+
+    A server may ignore it (RFC 9110, section 7.8), but httptools takes the body for that protocol's and drops it. A
+    head that comes in several pieces is left as it is: these clients send theirs at once.
+    """
+    head, end, rest = data.partition(_HEAD_END)
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest if end and _UPGRADE.search(head) else data
 
 
 class Patience:

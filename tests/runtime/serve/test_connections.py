@@ -1,8 +1,9 @@
-"""What comes before a request: heads without end, heads that never end, clients that do not read."""
+"""What comes before a request: heads without end, heads that never end, clients that do not read, other protocols."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import time
 import urllib.parse
@@ -76,6 +77,19 @@ def test_large_heads_and_bodies_in_many_pieces_are_taken(server):
         yield b'"}'
 
     assert httpx.post(server.url + "/predict", content=pieces()).status_code == 200
+
+
+@pytest.mark.parametrize("wish", [b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ", b"UPGRADE: websocket"])
+def test_a_wish_for_another_protocol_costs_no_body(server, wish):
+    body = b'{"inputs": "good\\r\\nUpgrade: h2c\\r\\n"}'
+    with connect(server) as connection:
+        for _ in range(2):
+            asking = b"Connection: Upgrade, HTTP2-Settings\r\n%b\r\nContent-Length: %d\r\n\r\n" % (wish, len(body))
+            connection.sendall(HEAD + asking)
+            connection.sendall(body)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, answer.read()[:10]) == (200, b'[{"label":')
 
 
 def test_clients_that_never_ask_are_left_and_those_that_work_are_not(start_server, tiny_bundle, monkeypatch):
