@@ -47,6 +47,15 @@ def test_head_is_scikit_learns_pipeline(classes, alphas):
 
 
 @pytest.mark.parametrize("classes", [2, 5])
+def test_only_the_choice_of_alpha_goes_another_way_than_scikit_learns_classifier(classes):
+    features, labels = data(classes)
+    theirs = scikit_learn(features, labels, WIDE_GRID)[-1]
+    head = fit(features, labels)
+    np.testing.assert_array_equal(head.coef, np.atleast_2d(theirs.coef_))
+    np.testing.assert_array_equal(head.intercept, theirs.intercept_)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
 def test_scores_are_the_leave_one_out_errors_by_which_the_alpha_is_chosen(classes):
     features, labels = data(classes, rows=60)
     head = fit(features, labels, alphas=[1.0, 100.0, 10_000.0], extend=False)

@@ -108,11 +108,10 @@ def fit(
     Raises:
         UsageError: no alpha, or one that is not positive.
     """
-    from sklearn.linear_model import RidgeClassifierCV
     from sklearn.preprocessing import LabelBinarizer
 
-    targets = LabelBinarizer(neg_label=-1).fit_transform(labels)  # as RidgeClassifierCV's own
-    return _fit(features, labels, targets, RidgeClassifierCV, alphas, extend=extend, together=together)
+    targets = LabelBinarizer(neg_label=-1, pos_label=1).fit_transform(labels)  # as RidgeClassifierCV does it
+    return _fit(features, targets, alphas, extend=extend, together=together)
 
 
 def fit_values(
@@ -127,45 +126,39 @@ def fit_values(
 
     Otherwise as `fit`.
     """
-    from sklearn.linear_model import RidgeCV
-
-    return _fit(features, values, values, RidgeCV, alphas, extend=extend, together=together)
+    return _fit(features, values, alphas, extend=extend, together=together)
 
 
 def _fit(
     features: NDArray[np.float32],
-    wanted: Any,
-    targets: Any,
-    estimator: Any,
+    wanted: NDArray[Any],
     alphas: Sequence[float],
     *,
     extend: bool,
     together: Together | None,
 ) -> RidgeHead:
-    """Standardise, then fit `estimator`, one of scikit-learn's with generalised cross-validation over alphas.
-
-    Args:
-        wanted: what it is fitted to; targets: the same as numbers, [n] or [n, outputs].
-    """
+    """Standardise, then fit scikit-learn's RidgeCV to `wanted`, [n] or [n, classes]."""
+    from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
 
     grid = sorted(set(map(float, alphas)))
     if not grid or not all(0 < alpha < math.inf for alpha in grid):
         raise UsageError(f"alphas are {list(alphas)}, expected at least one value, all positive and finite.")
-    exact = np.asarray(features, dtype=np.float64)
+    exact = np.array(features, dtype=np.float64)  # a copy, standardised in place: of 50,000 rows it has 154 MB
     scaler = StandardScaler().fit(exact)
     deviation = np.sqrt(scaler.var_)
     dead = deviation < _DEAD * deviation.max()
-    standardised = np.where(dead, 0.0, scaler.transform(exact))
-    left_out = _left_out(standardised, targets, together)
+    standardised = scaler.transform(exact, copy=False)
+    standardised[:, dead] = 0.0
+    left_out = _left_out(standardised, wanted, together)
     tried: dict[float, float] = {}
     pending = grid
     extended = False
-    model = None
     while True:
         if left_out is None:
-            model = estimator(alphas=np.asarray(pending), store_cv_results=True).fit(standardised, wanted)
-            errors = np.asarray(model.cv_results_).reshape(len(exact), -1, len(pending)).mean(axis=(0, 1)).tolist()
+            # By default scikit-learn 1.9 multiplies all rows by a matrix for each alpha: of 50,000, 3.5 times the time.
+            cv = RidgeCV(alphas=np.asarray(pending), gcv_mode="svd", store_cv_results=True).fit(standardised, wanted)
+            errors = np.asarray(cv.cv_results_).reshape(len(features), -1, len(pending)).mean(axis=(0, 1)).tolist()
         else:
             errors = [left_out.squared_error(alpha) for alpha in pending]
         tried.update((alpha, -error) for alpha, error in zip(pending, errors, strict=True))
@@ -174,8 +167,7 @@ def _fit(
         if not beyond:
             break
         pending, extended = beyond, True
-    if model is None or float(model.alpha_) != best:
-        model = estimator(alphas=np.asarray([best])).fit(standardised, wanted)
+    model = RidgeCV(alphas=np.asarray([best])).fit(standardised, wanted)
     order = sorted(tried)
     return RidgeHead(
         mean=np.asarray(scaler.mean_, dtype=np.float64),
