@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import tiny_models
 
 from edgewren.errors import InvariantError, OutputError, UsageError
 from edgewren_train import model as model_module
-from edgewren_train.embedding import embed, is_cached
-from edgewren_train.encoders import load_encoder
 from edgewren_train.lora import LoraRecipe
 from edgewren_train.lora_run import run_lora
 from edgewren_train.model import check_output
@@ -121,56 +117,3 @@ def test_existing_folder_needs_force_and_must_be_a_model(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written: .*file: Not a directory"):
         check_output(tmp_path / "file" / "model", force=False)
-
-
-def test_embeddings_come_from_the_cache_the_second_time(tmp_path, sentence_folder, monkeypatch):
-    encoder = load_encoder(str(sentence_folder("bert")))
-    counted = []
-    first = embed(encoder, DATA.texts, cache=tmp_path, progress=counted.append)
-    assert sum(counted) == len(DATA.texts)
-    monkeypatch.setattr("edgewren_train.embedding.sentence_embedding", None)  # computing anew would fail
-    assert (embed(encoder, DATA.texts, cache=tmp_path) == first).all()
-
-
-@pytest.mark.parametrize("change", ["texts", "encoder", "settings", "normaliser", "max_length"])
-def test_cache_is_keyed_by_everything_that_changes_an_embedding(tmp_path, sentence_folder, change):
-    folder = str(sentence_folder("bert"))
-    embed(load_encoder(folder), DATA.texts, cache=tmp_path)
-    texts, options = DATA.texts, {}
-    if change == "texts":
-        texts = [*DATA.texts[:-1], "another ferry"]
-    elif change == "encoder":
-        folder = str(sentence_folder("bert", seed=9))
-    elif change == "settings":
-        folder = str(shutil.copytree(folder, tmp_path.with_suffix(".settings")))
-        config = json.loads((Path(folder) / "config.json").read_text())
-        (Path(folder) / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.1}))
-    else:
-        options = {"normaliser": "http"} if change == "normaliser" else {"max_length": 7}
-    embed(load_encoder(folder, **options), texts, cache=tmp_path)
-    assert len([entry for entry in tmp_path.rglob("*") if entry.is_file()]) == 2
-
-
-def test_encoder_that_is_saved_again_is_found_in_the_cache_but_on_its_own_device(tmp_path, sentence_folder):
-    encoder = load_encoder(str(sentence_folder("bert")))
-    embed(encoder, DATA.texts, cache=tmp_path / "cache")
-    encoder.model.save(str(tmp_path / "again"), create_model_card=False)
-    again = load_encoder(str(tmp_path / "again"))
-    assert is_cached(again, DATA.texts, tmp_path / "cache")
-    assert not is_cached(again, DATA.texts, tmp_path / "cache", device="cuda")
-
-
-def test_damaged_cache_entry_is_computed_anew(tmp_path, sentence_folder):
-    encoder = load_encoder(str(sentence_folder("bert")))
-    first = embed(encoder, DATA.texts, cache=tmp_path)
-    (entry,) = [file for file in tmp_path.rglob("*") if file.is_file()]
-    entry.write_bytes(entry.read_bytes()[:-20])
-    assert (embed(encoder, DATA.texts, cache=tmp_path) == first).all()
-
-
-def test_cache_that_cannot_be_written_does_no_harm(tmp_path, sentence_folder, caplog):
-    (tmp_path / "file").write_text("")
-    encoder = load_encoder(str(sentence_folder("bert")))
-    kept = embed(encoder, DATA.texts, cache=tmp_path / "file" / "cache")
-    assert (kept == embed(encoder, DATA.texts)).all()
-    assert "cannot be written" in caplog.text

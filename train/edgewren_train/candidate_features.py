@@ -19,7 +19,7 @@ from edgewren_train.encoders import load_encoder
 from edgewren_train.run_summary import tell_prompts
 
 _TIMED_TEXTS = 128
-"""Where all embeddings come from the cache, this many texts are embedded anew to time the encoder."""
+"""Where all embeddings but fewer come from the cache, this many texts are embedded anew to time the encoder."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,14 @@ class Features:
             depth = f", depth {candidate.depth}"
         self._say(f"encoder {encoder.id}{depth}, normaliser {candidate.normaliser}: {len(self._texts):,} texts")
         tell_prompts(encoder.prompts, self._say)
-        at_hand = self._cache is not None and embedding.is_cached(
-            encoder, self._texts, self._cache, device=self._device
-        )
+        timed = len(self._texts)
+        if self._cache is not None:
+            timed -= embedding.count_cached(encoder, self._texts, self._cache, device=self._device)
         start = time.perf_counter()
         values = embedding.embed(encoder, self._texts, device=self._device, cache=self._cache)
-        seconds, timed = time.perf_counter() - start, len(self._texts)
-        if at_hand:
-            step = max(1, len(self._texts) // _TIMED_TEXTS)
-            sample = list(self._texts[::step])[:_TIMED_TEXTS]
+        seconds = time.perf_counter() - start
+        if timed < min(_TIMED_TEXTS, len(self._texts)):
+            sample = list(self._texts[:: max(1, len(self._texts) // _TIMED_TEXTS)])[:_TIMED_TEXTS]
             start = time.perf_counter()
             embedding.embed(encoder, sample, device=self._device)
             seconds, timed = time.perf_counter() - start, len(sample)

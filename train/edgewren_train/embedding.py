@@ -1,4 +1,4 @@
-"""Texts to embeddings, in equal-length batches, with a cache on disk.
+"""Texts to embeddings, in equal-length batches; what `embedding_cache` has of them is not computed again.
 
 Tokenises with the runtime's own tokenizer, so that training sees exactly the ids that scoring will see.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgewren import batching
 from edgewren.diagnosis import cache_folder
+from edgewren_train.embedding_cache import KEY_BYTES, EmbeddingCache
 from edgewren_train.encoders import Encoder
 
 logger = logging.getLogger(__name__)
@@ -28,6 +27,11 @@ Progress = Callable[[int], None]
 
 TORCH_TOKENS_PER_BATCH = 1024
 """torch on 2 cores: 512 to 2,048 are level, smaller pays per call, larger leaves the caches."""
+
+LEAST_TOKENS_PER_BATCH = 64
+"""Fewer are computed several times over: where a thread gets less than four rows of a matrix, MKL multiplies them in
+another way (seen with 1 to 3 rows on 1 thread, 1 to 11 on 2, 1 to 27 on 16). With this, an embedding has the same bits
+whatever else is computed beside it, and is the same from the cache or computed anew."""
 
 _NOT_COMPUTED = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 """Settings of an encoder that change no embedding, but do change when it is saved again."""
@@ -45,43 +49,73 @@ def embed(
 
     Args:
         device: torch device.
-        cache: folder for finished embeddings, keyed by the encoder's weights and settings, pooling, tokenizer (with its
-            normaliser), max length, device and texts; None: no cache.
+        cache: folder for finished embeddings of texts, kept while the others are computed. It has a folder for each
+            set of weights and settings, pooling, tokenizer (with its normaliser), max length and device. None: no
+            cache.
     """
-    import torch
-
-    entry = _entry(cache, encoder, texts, device) if cache is not None else None
-    kept = _load(entry, len(texts)) if entry is not None else None
-    if kept is not None:
+    whole = _kept_whole(cache, encoder, texts, device) if cache is not None else None
+    if whole is not None:
         if progress:
             progress(len(texts))
-        return kept
-
-    tokens = encoder.tokenizer.encode(texts)
-    rows, inverse = batching.distinct(tokens.ids)
-    copies = np.bincount(inverse, minlength=len(rows))
-    modules = encoder.model.to(device).eval()
-    out: NDArray[np.float32] | None = None
-    for batch in batching.plan([len(row) for row in rows], TORCH_TOKENS_PER_BATCH):
-        ids = torch.tensor([rows[index] for index in batch], dtype=torch.long, device=device)
-        with torch.inference_mode():
-            values = sentence_embedding(modules, ids, torch.ones_like(ids)).float().cpu().numpy()
-        if out is None:
-            out = np.empty((len(rows), values.shape[1]), dtype=np.float32)
-        out[batch] = values
-        if progress:
-            progress(int(copies[batch].sum()))
-    if out is None:
+        return whole
+    rows, inverse = batching.distinct(encoder.tokenizer.encode(texts).ids)
+    if not rows:
         raise ValueError("no texts to embed")
+    copies = np.bincount(inverse, minlength=len(rows))
+    keys = [_key(row) for row in rows]
+    finished = np.zeros(len(rows), dtype=bool)
+    out = np.empty((len(rows), 0), dtype=np.float32)
+
+    def take(places: NDArray[np.intp], values: NDArray[np.float32]) -> None:
+        nonlocal out
+        if not out.shape[1]:
+            out = np.empty((len(rows), values.shape[1]), dtype=np.float32)
+        out[places] = values
+        finished[places] = True
+        if progress:
+            progress(int(copies[places].sum()))
+
+    with EmbeddingCache(None if cache is None else cache / _digest(encoder, device).hexdigest()) as kept:
+        for places, values in kept.find(keys):
+            take(places, values)
+        for places, values in _computed(encoder, rows, finished, device):
+            take(places, values)
+            kept.keep([keys[place] for place in places], values)
     embeddings: NDArray[np.float32] = out[inverse]
-    if entry is not None:
-        _store(entry, embeddings)
     return embeddings
 
 
-def is_cached(encoder: Encoder, texts: Sequence[str], cache: Path, *, device: str = "cpu") -> bool:
-    """Return whether `embed` would find these embeddings in the cache."""
-    return _entry(cache, encoder, texts, device).is_file()
+def _computed(
+    encoder: Encoder, rows: Sequence[Sequence[int]], finished: NDArray[np.bool_], device: str
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+    """Yield places of rows that are not finished, and their embeddings, batch by batch.
+
+    Batches are planned as if no row were finished: a run that goes on after an interruption computes the very ones that
+    an undisturbed run would have. In mixed order, so that what is done after a while tells how long the rest takes.
+    """
+    import torch
+
+    modules = encoder.model.to(device).eval()
+    planned = batching.plan([len(row) for row in rows], TORCH_TOKENS_PER_BATCH)
+    for number in np.random.default_rng(0).permutation(len(planned)):
+        places = planned[number][~finished[planned[number]]]
+        if not len(places):
+            continue
+        ids = torch.tensor([rows[place] for place in places], dtype=torch.long, device=device)
+        ids = ids.repeat(-(-LEAST_TOKENS_PER_BATCH // ids.numel()), 1)
+        with torch.inference_mode():
+            values = sentence_embedding(modules, ids, torch.ones_like(ids)).float().cpu().numpy()
+        yield places, values[: len(places)]
+
+
+def count_cached(encoder: Encoder, texts: Sequence[str], cache: Path, *, device: str = "cpu") -> int:
+    """Return of how many texts `embed` would find the embeddings in the cache."""
+    if _kept_whole(cache, encoder, texts, device) is not None:
+        return len(texts)
+    rows, inverse = batching.distinct(encoder.tokenizer.encode(texts).ids)
+    copies = np.bincount(inverse, minlength=len(rows))
+    kept = EmbeddingCache(cache / _digest(encoder, device).hexdigest())
+    return sum(int(copies[places].sum()) for places, _ in kept.find([_key(row) for row in rows]))
 
 
 def sentence_embedding(modules: Any, input_ids: Any, attention_mask: Any) -> Any:
@@ -101,7 +135,12 @@ def default_cache() -> Path:
     return cache_folder() / "embeddings"
 
 
-def _entry(cache: Path, encoder: Encoder, texts: Sequence[str], device: str) -> Path:
+def _key(row: Sequence[int]) -> bytes:
+    return hashlib.blake2b(np.asarray(row, dtype="<i4").tobytes(), digest_size=KEY_BYTES).digest()
+
+
+def _digest(encoder: Encoder, device: str) -> hashlib._Hash:
+    """Hash everything that an embedding depends on, but for the text."""
     digest = hashlib.sha256()
     config = encoder.model[0].auto_model.config.to_dict()
     settings = json.dumps({name: config[name] for name in config.keys() - _NOT_COMPUTED}, sort_keys=True, default=str)
@@ -112,16 +151,18 @@ def _entry(cache: Path, encoder: Encoder, texts: Sequence[str], device: str) -> 
         digest.update(hashlib.sha256(part.encode()).digest())
     for value in state.values():
         digest.update(value.detach().cpu().numpy().tobytes())
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    return cache / f"{digest.hexdigest()}.safetensors"
+    return digest
 
 
-def _load(entry: Path, rows: int) -> NDArray[np.float32] | None:
-    """Return a cache entry, or None where there is none or it is damaged: then it is computed anew."""
+def _kept_whole(cache: Path, encoder: Encoder, texts: Sequence[str], device: str) -> NDArray[np.float32] | None:
+    """Return what an earlier version kept of these very texts in one file; None: there is none, or it is damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    digest = _digest(encoder, device)
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    entry = cache / f"{digest.hexdigest()}.safetensors"
     if not entry.is_file():
         return None
     try:
@@ -129,21 +170,4 @@ def _load(entry: Path, rows: int) -> NDArray[np.float32] | None:
     except (SafetensorError, KeyError, OSError) as error:
         logger.warning("cached embeddings %s cannot be read (%s): computed anew", entry, error)
         return None
-    return embeddings if len(embeddings) == rows else None
-
-
-def _store(entry: Path, embeddings: NDArray[np.float32]) -> None:
-    """Write under a temporary name, then rename: another run never reads half a file. No room is no reason to fail."""
-    from safetensors.numpy import save
-
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(save({"embeddings": np.ascontiguousarray(embeddings)}))
-            Path(name).replace(entry)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("embeddings are not kept for next time: %s cannot be written (%s)", entry, error)
+    return embeddings if len(embeddings) == len(texts) else None
