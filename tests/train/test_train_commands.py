@@ -63,6 +63,26 @@ def test_json_is_one_document_on_stdout(write, encoder_folder, tmp_path, capsys,
     assert document == json.loads(json.dumps(document, allow_nan=False))
 
 
+def test_json_on_a_terminal_is_one_document_on_stdout_too(write, encoder_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    options = ["--epochs", 2, "--max-length", 24, "--calibrate", "none", "--json"]
+    assert train("lora", write(), encoder_folder("bert"), "--output", tmp_path / "m", *options) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["kind"] == "lora"
+    assert "training: 100%" in err
+
+
+@pytest.mark.parametrize("recipe", ["ridge", "lora"])
+def test_a_log_tells_how_far_long_work_is(write, encoder_folder, tmp_path, capsys, monkeypatch, recipe):
+    monkeypatch.setattr("edgewren.cli.progress.SECONDS_PER_LINE", 0.0)
+    more = {"ridge": ["--folds", 0], "lora": ["--epochs", 2, "--batch-size", 20, "--calibrate", "none"]}[recipe]
+    code = train(recipe, write(), encoder_folder("bert"), "--output", tmp_path / "m", "--max-length", 24, *more)
+    err = capsys.readouterr().err
+    assert code == 0
+    assert ("embedding: 60 of 60 texts" if recipe == "ridge" else "training: 6 of 6 steps") in err
+    assert ("classifying: 60 of 60 texts" in err) == (recipe == "lora")
+
+
 @pytest.mark.parametrize("recipe", ["ridge", "lora", "static"])
 def test_a_test_file_with_unknown_labels_is_refused_before_training(write, sentence_folder, tmp_path, capsys, recipe):
     path, test = write(), write("test.csv")

@@ -16,6 +16,7 @@ from edgewren_train import embedding
 from edgewren_train.candidate import Candidate
 from edgewren_train.depth_run import Depth
 from edgewren_train.encoders import load_encoder
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.run_summary import tell_prompts
 
 _TIMED_TEXTS = 128
@@ -35,8 +36,15 @@ class Embedded:
 class Features:
     """Embeddings of all texts, of the encoder asked for last."""
 
-    def __init__(self, texts: Sequence[str], device: str, cache: Path | None, say: Callable[[str], None]) -> None:
-        self._texts, self._device, self._cache, self._say = texts, device, cache, say
+    def __init__(
+        self,
+        texts: Sequence[str],
+        device: str,
+        cache: Path | None,
+        say: Callable[[str], None],
+        progress: Progress = unseen,
+    ) -> None:
+        self._texts, self._device, self._cache, self._say, self._progress = texts, device, cache, say, progress
         self._key: tuple[str, str, Depth] | None = None
         self._embedded: Embedded | None = None
         self._failed: dict[tuple[str, str, Depth], EdgewrenError] = {}
@@ -72,7 +80,8 @@ class Features:
         if self._cache is not None:
             timed -= embedding.count_cached(encoder, self._texts, self._cache, device=self._device)
         start = time.perf_counter()
-        values = embedding.embed(encoder, self._texts, device=self._device, cache=self._cache)
+        with self._progress(len(self._texts), "embedding") as advance:
+            values = embedding.embed(encoder, self._texts, device=self._device, cache=self._cache, progress=advance)
         seconds = time.perf_counter() - start
         if timed < min(_TIMED_TEXTS, len(self._texts)):
             sample = list(self._texts[:: max(1, len(self._texts) // _TIMED_TEXTS)])[:_TIMED_TEXTS]

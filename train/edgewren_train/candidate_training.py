@@ -19,6 +19,7 @@ from edgewren_train.folds import Fold
 from edgewren_train.lora_model import load_base
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.prediction import predict_logits
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.together import Together
 
 
@@ -114,6 +115,7 @@ def train_lora(
     records: Records,
     device: str,
     advance: Callable[[int], None],
+    progress: Progress = unseen,
 ) -> None:
     """Train on each training part, for all epochs of the recipe: held-out rows choose nothing."""
     recipe = candidate.lora or LoraRecipe()
@@ -130,7 +132,9 @@ def train_lora(
     for fold in missing:
         start = time.perf_counter()
         rows = fold.train.tolist()
-        fitted = lora.fit(base, [ids[row] for row in rows], [labels[row] for row in rows], recipe, device=device)
+        fitted = lora.fit(
+            base, [ids[row] for row in rows], [labels[row] for row in rows], recipe, device=device, progress=progress
+        )
         seconds = time.perf_counter() - start
         held_out = fold.held_out.tolist()
         start = time.perf_counter()

@@ -22,6 +22,7 @@ from edgewren_train.candidate_training import train_lora, train_ridge
 from edgewren_train.duplicates import copies
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.paired_tests import Pair, all_pairs, mean_score
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.run_log import RunLog
 from edgewren_train.together import Together, numbered
 
@@ -97,6 +98,7 @@ def compare(
     force: bool = False,
     say: Callable[[str], None] = logger.info,
     on_fold: Callable[[str, int, int], None] | None = None,
+    progress: Progress = unseen,
 ) -> Comparison:
     """Judge all candidates on the same folds; those that the folder's log holds are not trained again.
 
@@ -104,6 +106,7 @@ def compare(
         groups: of each row; rows of one group are never in both parts.
         cache: folder for embeddings; None: no cache.
         on_fold: told name, finished folds and all folds.
+        progress: of embeddings and trainings within them.
 
     Raises:
         InputError: too few rows for these folds, or no candidate could be judged.
@@ -126,9 +129,9 @@ def compare(
     }
     log = RunLog(folder, plan, force=force)
     named = dict(zip(candidates, names(candidates), strict=True))
-    features = Features(data.texts, device, cache, say)
+    features = Features(data.texts, device, cache, say, progress)
     with log.locked():
-        failures = _judge_all(data, together, folds, named, log, features, device, on_fold)
+        failures = _judge_all(data, together, folds, named, log, features, device, on_fold, progress)
     for name, reason in failures.items():
         say(f"{name}: failed: {reason}")
     judged = [
@@ -161,6 +164,7 @@ def _judge_all(
     features: Features,
     device: str,
     on_fold: Callable[[str, int, int], None] | None,
+    progress: Progress,
 ) -> dict[str, str]:
     """Fill the log with what it lacks; return why candidates failed, by name."""
     failures: dict[str, str] = {}
@@ -180,7 +184,7 @@ def _judge_all(
             elif candidate.recipe == "ridge":
                 train_ridge(data, together, missing, candidate, records, features, advance)
             else:
-                train_lora(data, missing, candidate, records, device, advance)
+                train_lora(data, missing, candidate, records, device, advance, progress)
         except OutputError:
             raise
         except EdgewrenError as error:

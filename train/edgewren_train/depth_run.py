@@ -18,6 +18,7 @@ from edgewren_train import depth as depths
 from edgewren_train import embedding, ridge
 from edgewren_train.encoders import Encoder, load_encoder
 from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.together import Together
 
 Depth = int | Literal["auto"] | None
@@ -136,6 +137,7 @@ def choose_depth_with_ridge(
     normaliser: str,
     device: str,
     say: Callable[[str], None],
+    progress: Progress = unseen,
 ) -> tuple[int, dict[str, Any]]:
     """Return how many layers a fine-tune keeps; "auto" judges depths by ridge heads: fine-tuning each would take hours.
 
@@ -145,7 +147,14 @@ def choose_depth_with_ridge(
     encoder = load_encoder(spec, max_length=max_length, normaliser=normaliser)
 
     def embedded_at(layers: int) -> NDArray[np.float32]:
-        return embedding.embed(depths.cut(encoder, layers), data.texts, device=device, cache=embedding.default_cache())
+        with progress(len(data.texts), f"embedding, {layers} layers") as advance:
+            return embedding.embed(
+                depths.cut(encoder, layers),
+                data.texts,
+                device=device,
+                cache=embedding.default_cache(),
+                progress=advance,
+            )
 
     folded = partial(ridge.cross_validate, labels=data.labels, seed=0)
     kept, told = choose_depth(encoder, depth, embedded_at, folded, data, together, _FOLDS, say)

@@ -22,9 +22,6 @@ from edgewren_train.encoders import Encoder
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int], None]
-"""Called with the number of texts that were just finished."""
-
 TORCH_TOKENS_PER_BATCH = 1024
 """torch on 2 cores: 512 to 2,048 are level, smaller pays per call, larger leaves the caches."""
 
@@ -43,7 +40,7 @@ def embed(
     *,
     device: str = "cpu",
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]:
     """Return sentence embeddings, float32 [n, dimension], in input order.
 
@@ -52,6 +49,7 @@ def embed(
         cache: folder for finished embeddings of texts, kept while the others are computed. It has a folder for each
             set of weights and settings, pooling, tokenizer (with its normaliser), max length and device. None: no
             cache.
+        progress: called with the number of texts that were just finished.
     """
     whole = _kept_whole(cache, encoder, texts, device) if cache is not None else None
     if whole is not None:
@@ -91,14 +89,13 @@ def _computed(
     """Yield places of rows that are not finished, and their embeddings, batch by batch.
 
     Batches are planned as if no row were finished: a run that goes on after an interruption computes the very ones that
-    an undisturbed run would have. In mixed order, so that what is done after a while tells how long the rest takes.
+    an undisturbed run would have.
     """
     import torch
 
     modules = encoder.model.to(device).eval()
-    planned = batching.plan([len(row) for row in rows], TORCH_TOKENS_PER_BATCH)
-    for number in np.random.default_rng(0).permutation(len(planned)):
-        places = planned[number][~finished[planned[number]]]
+    for batch in planned(rows):
+        places = batch[~finished[batch]]
         if not len(places):
             continue
         ids = torch.tensor([rows[place] for place in places], dtype=torch.long, device=device)
@@ -106,6 +103,12 @@ def _computed(
         with torch.inference_mode():
             values = sentence_embedding(modules, ids, torch.ones_like(ids)).float().cpu().numpy()
         yield places, values[: len(places)]
+
+
+def planned(rows: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
+    """Return batches of token rows for torch, long and short ones mixed: so the first half takes half of the time."""
+    batches = batching.plan([len(row) for row in rows], TORCH_TOKENS_PER_BATCH)
+    return [batches[number] for number in np.random.default_rng(0).permutation(len(batches))]
 
 
 def count_cached(encoder: Encoder, texts: Sequence[str], cache: Path, *, device: str = "cpu") -> int:

@@ -16,6 +16,7 @@ from edgewren_train.folds import one_split
 from edgewren_train.lora_model import Fitted, LoraBase
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.prediction import predict_logits
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.together import Together, belonging
 
 
@@ -105,7 +106,7 @@ def choose_epochs(
     *,
     together: Together | None = None,
     device: str = "cpu",
-    progress: bool = False,
+    progress: Progress = unseen,
     say: Callable[[str], None],
 ) -> tuple[EpochChoice, Fitted]:
     """Train on a part of the rows, once per seed, and watch the rest; return the choice and the first seed's model.

@@ -26,6 +26,7 @@ from edgewren_train.lora_model import Fitted, LoraBase, LoraResult
 from edgewren_train.lora_recipe import LoraRecipe as LoraRecipe  # noqa: PLC0414  callers name lora.LoraRecipe
 from edgewren_train.merging import merge
 from edgewren_train.prediction import predict_logits
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.target_modules import adapted_layers, check_target_modules, default_target_modules
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def train(
     recipe: LoraRecipe,
     *,
     device: str = "cpu",
-    progress: bool = False,
+    progress: Progress = unseen,
     announce: Callable[[str], None] = logger.info,
 ) -> LoraResult:
     """Train adapters and head, merge, and prove that nothing was lost in the merge.
@@ -48,7 +49,7 @@ def train(
     Args:
         labels: class index of each text.
         device: "cpu" or "cuda".
-        progress: show the Trainer's progress bar.
+        progress: of the steps, then of the proof.
         announce: told the trainable share before training starts.
 
     Raises:
@@ -57,7 +58,8 @@ def train(
         InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
     """
     ids = base.tokenizer.encode(texts).ids
-    return merge(base, fit(base, ids, labels, recipe, device=device, progress=progress, announce=announce), ids)
+    fitted = fit(base, ids, labels, recipe, device=device, progress=progress, announce=announce)
+    return merge(base, fitted, ids, progress=progress)
 
 
 def fit(
@@ -67,7 +69,7 @@ def fit(
     recipe: LoraRecipe,
     *,
     device: str = "cpu",
-    progress: bool = False,
+    progress: Progress = unseen,
     announce: Callable[[str], None] = logger.info,
     watch: EpochWatch | None = None,
 ) -> Fitted:
@@ -76,6 +78,7 @@ def fit(
     Args:
         ids: token row of each text.
         labels: class index of each text.
+        progress: of the steps.
         watch: told the validation logits after each epoch; may end the training, and its best weights are restored.
 
     Raises:
@@ -98,14 +101,18 @@ def fit(
         tempfile.TemporaryDirectory(prefix="edgewren-lora-") as scratch,
         cheap_steps(model, seed=recipe.seed, device=device),
         _no_inherited_precision(),
+        contextlib.ExitStack() as shown,
     ):
         trainer = Trainer(
             model=model,
-            args=_training_arguments(recipe, scratch, precision, device, progress=progress),
+            args=_training_arguments(recipe, scratch, precision, device),
             train_dataset=_dataset(ids, labels),
             data_collator=lambda rows: _collate(rows, pad_id, width),
             compute_loss_func=_weighted_loss(labels, base.model.config.num_labels, recipe.class_weights),
-            callbacks=[_epochs_callback(losses, watch, recipe.stop_after, device)],
+            callbacks=[
+                _epochs_callback(losses, watch, recipe.stop_after, device),
+                _steps_callback(lambda steps: shown.enter_context(progress(steps, "training", "steps")), recipe),
+            ],
         )
         trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to data
         start = time.perf_counter()
@@ -207,6 +214,21 @@ def _epochs_callback(losses: list[float], watch: EpochWatch | None, stop_after: 
     return _Epochs()
 
 
+def _steps_callback(begin: Callable[[int], Callable[[int], object]], recipe: LoraRecipe) -> Any:
+    """Return the Trainer's callback that asks `begin` whom to tell of each step, once it is known how many come."""
+    from transformers import TrainerCallback
+
+    class _Steps(TrainerCallback):
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            epochs = recipe.epochs if recipe.stop_after is None else recipe.stop_after
+            self._advance = begin(-(-state.max_steps * epochs // recipe.epochs))
+
+        def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+            self._advance(1)
+
+    return _Steps()
+
+
 def _weighted_loss(labels: Sequence[int], classes: int, weighting: str) -> Callable[..., Any] | None:
     """Return the cross entropy with weights n / (classes x rows of the class), or None for the model's own loss."""
     if weighting == "none":
@@ -238,7 +260,7 @@ def _precision(requested: str, device: str) -> str:
     return "bf16" if native else "fp32"
 
 
-def _training_arguments(recipe: LoraRecipe, folder: str, precision: str, device: str, *, progress: bool) -> Any:
+def _training_arguments(recipe: LoraRecipe, folder: str, precision: str, device: str) -> Any:
     from transformers import TrainingArguments
 
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
@@ -261,7 +283,7 @@ def _training_arguments(recipe: LoraRecipe, folder: str, precision: str, device:
         eval_strategy="no",
         logging_strategy="epoch",
         report_to=[],
-        disable_tqdm=not progress,
+        disable_tqdm=True,  # its bar writes losses to stdout, which belongs to data
         remove_unused_columns=False,
         log_level="error",
         **grouping,

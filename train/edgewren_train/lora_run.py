@@ -26,6 +26,7 @@ from edgewren_train.merging import merge
 from edgewren_train.model import save_lora
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
 from edgewren_train.prediction import predict_layers, predict_logits
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.run_summary import (
     Say,
     Summary,
@@ -55,7 +56,7 @@ def run_lora(
     test: LabelledTexts | None = None,
     device: str = "cpu",
     say: Say = logger.info,
-    show_progress: bool = False,
+    progress: Progress = unseen,
 ) -> Summary:
     """Evaluate, train, merge, evaluate again, save. Returns the summary.
 
@@ -86,6 +87,7 @@ def run_lora(
             normaliser=normaliser,
             device=device,
             say=say,
+            progress=progress,
         )
 
     def base_of(seed: int) -> LoraBase:
@@ -100,15 +102,15 @@ def run_lora(
     ids = base.tokenizer.encode(data.texts).ids
     leaving = ExitHeads(exits, base.model, data, together) if exits is not None else None
     asked = ids if leaving is None else ids + base.tokenizer.encode(leaving.halves).ids
-    judge = _Judge.of(base, data, test, recipe.seed)
+    judge = _Judge.of(base, data, test, recipe.seed, progress)
     evaluations: dict[str, Evaluation] = {}
     choice: EpochChoice | None = None
     if choosing is not None:
         choice, kept = choose_epochs(
-            base_of, data, recipe, choosing, together=together, device=device, progress=show_progress, say=say
+            base_of, data, recipe, choosing, together=together, device=device, progress=progress, say=say
         )
         recipe = replace(recipe, stop_after=choice.epochs)
-    trainer = _Trainer(base, data, together, recipe, device, show_progress)
+    trainer = _Trainer(base, data, together, recipe, device, progress)
     temperature, account = 1.0, dict[str, Any]()
     held_out = trainer.out_of_fold(asked, split, leaving, say) if split is not None else None
     if held_out is not None:
@@ -119,13 +121,13 @@ def run_lora(
         evaluations[name + (BY_GROUP if group_column else "")] = evaluation
     evaluations[judge.where + BEFORE_TRAINING] = judge.evaluate(judge.predict(base.model))
     if choosing is not None and not choosing.refit:
-        result = merge(base, kept, ids)
+        result = merge(base, kept, ids, progress=progress)
     else:
         result = trainer.train(range(len(data.texts)), say)
     say(_as_text(result))
     left: Exits | None = None
     if leaving is not None and held_out is not None:
-        full, means = predict_layers(result.model, asked, leaving.layers)
+        full, means = predict_layers(result.model, asked, leaving.layers, progress=progress)
         left = leaving.finish(means, full, held_out, say=say)
     after = judge.predict(result.model)
     evaluations[judge.where] = judge.evaluate(after)
@@ -178,7 +180,7 @@ class _Trainer:
     together: Together
     recipe: lora.LoraRecipe
     device: str
-    show_progress: bool
+    progress: Progress
 
     def train(self, rows: Iterable[int], announce: Say) -> LoraResult:
         rows = list(rows)
@@ -189,7 +191,7 @@ class _Trainer:
             [int(true[row]) for row in rows],
             self.recipe,
             device=self.device,
-            progress=self.show_progress,
+            progress=self.progress,
             announce=announce,
         )
 
@@ -204,8 +206,8 @@ class _Trainer:
             say(f"{split.name}: training on {len(training):,} rows, {len(rows):,} held out")
             result = self.train(training, logger.info)
             if leaving is None:
-                return predict_logits(result.model, [ids[row] for row in rows])
-            full, means = predict_layers(result.model, ids, leaving.layers)
+                return predict_logits(result.model, [ids[row] for row in rows], progress=self.progress)
+            full, means = predict_layers(result.model, ids, leaving.layers, progress=self.progress)
             leaving.hold_out(means, full, training, rows)
             return full[rows]
 
@@ -223,14 +225,18 @@ class _Judge:
     ids: list[list[int]]
     classes: tuple[str, ...]
     seed: int
+    progress: Progress
 
     @classmethod
-    def of(cls, base: LoraBase, data: LabelledTexts, test: LabelledTexts | None, seed: int) -> _Judge:
+    def of(
+        cls, base: LoraBase, data: LabelledTexts, test: LabelledTexts | None, seed: int, progress: Progress
+    ) -> _Judge:
         rows, where = (test, TEST) if test is not None else (data, TRAINING)
-        return cls(rows, where, base.tokenizer.encode(rows.texts).ids, data.classes, seed)
+        return cls(rows, where, base.tokenizer.encode(rows.texts).ids, data.classes, seed, progress)
 
     def predict(self, model: Any) -> list[str]:
-        return [self.classes[index] for index in predict_logits(model, self.ids).argmax(axis=1)]
+        logits = predict_logits(model, self.ids, progress=self.progress)
+        return [self.classes[index] for index in logits.argmax(axis=1)]
 
     def evaluate(self, predicted: Sequence[str]) -> Evaluation:
         return evaluate(self.rows.labels, predicted, self.classes, seed=self.seed)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgewren.errors import InvariantError, UsageError
 from edgewren_train.lora_model import Fitted, LoraBase, LoraResult
 from edgewren_train.prediction import predict_logits
+from edgewren_train.progress import Progress, unseen
 
 MERGE_TOLERANCE = 1e-4
 """Largest difference of logits allowed between adapter and merged model: fp32 rounding of W + BA is about 1e-6."""
@@ -21,18 +22,18 @@ _RAN_AWAY = 1.5
 """Where the last epoch's loss is this many times that of guessing, the weights are to blame, not the merge."""
 
 
-def merge(base: LoraBase, fitted: Fitted, ids: Sequence[Sequence[int]]) -> LoraResult:
+def merge(base: LoraBase, fitted: Fitted, ids: Sequence[Sequence[int]], *, progress: Progress = unseen) -> LoraResult:
     """Merge the adapters into the encoder, and prove on token rows that nothing was lost.
 
     Raises:
         UsageError: training ran away, to weights too large to be merged exactly.
         InvariantError: adapter and merged model disagree, or the merged head is not the trained one.
     """
-    adapter_logits = predict_logits(fitted.model, ids)
+    adapter_logits = predict_logits(fitted.model, ids, progress=progress)
     trained_head = _head_weights(fitted.model, base.fresh)
     merged = fitted.model.merge_and_unload().eval()
     try:
-        difference = prove_merge(merged, ids, adapter_logits, trained_head, base)
+        difference = prove_merge(merged, ids, adapter_logits, trained_head, base, progress=progress)
     except InvariantError as error:
         guessing = math.log(base.model.config.num_labels)
         reached = fitted.loss[-1] if fitted.loss else guessing  # none: it was ended within the first epoch
@@ -52,11 +53,13 @@ def prove_merge(
     adapter_logits: NDArray[np.float32],
     trained_head: dict[str, Any],
     base: LoraBase,
+    *,
+    progress: Progress = unseen,
 ) -> float:
     """Return the largest difference of any logit. Raises InvariantError as `merge` does."""
     import torch
 
-    difference = float(np.abs(predict_logits(merged, ids) - adapter_logits).max())
+    difference = float(np.abs(predict_logits(merged, ids, progress=progress) - adapter_logits).max())
     if not difference <= MERGE_TOLERANCE:
         raise InvariantError(
             f"The merged model's logits differ from the adapter's by {difference:.2e}, more than "

@@ -23,9 +23,9 @@ from edgewren_train.exit_heads import ExitHeads, check_exits, hold_out_ridge
 from edgewren_train.exit_plan import ExitPlan
 from edgewren_train.exits import Exits
 from edgewren_train.model import save_ridge
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.ridge_settings import RidgeSettings
 from edgewren_train.run_summary import (
-    ProgressBar,
     Say,
     Summary,
     data_facts,
@@ -50,7 +50,7 @@ def run_ridge(
     device: str = "cpu",
     cache: Path | None = None,
     say: Say = logger.info,
-    progress: ProgressBar | None = None,
+    progress: Progress = unseen,
 ) -> Summary:
     """Embed, cross-validate, calibrate on the folds, fit on all rows, evaluate on `test` if given, save.
 
@@ -68,11 +68,12 @@ def run_ridge(
         test.warn_of_copies(data, say)
 
     def embedded(texts: Sequence[str], title: str) -> Any:
-        bar = progress(len(texts), title) if progress else None
-        return embedding.embed(encoder, texts, device=device, cache=cache, progress=bar)
+        with progress(len(texts), title) as advance:
+            return embedding.embed(encoder, texts, device=device, cache=cache, progress=advance)
 
     def embedded_at(layers: int, texts: Sequence[str] = data.texts) -> Any:
-        return embedding.embed(depths.cut(encoder, layers), texts, device=device, cache=cache)
+        with progress(len(texts), f"embedding, {layers} layers") as advance:
+            return embedding.embed(depths.cut(encoder, layers), texts, device=device, cache=cache, progress=advance)
 
     together = belonging(data, settings.group_column)
     chosen: dict[str, Any] = {}

@@ -19,8 +19,6 @@ from edgewren_train.out_of_fold import OutOfFold
 from edgewren_train.together import Together
 
 Say = Callable[[str], None]
-ProgressBar = Callable[[int, str], Callable[[int], None]]
-"""Given a total and a title, returns the function to call with each finished number of texts."""
 
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "scikit-learn", "peft", "tokenizers", "numpy")
 

@@ -25,6 +25,7 @@ from edgewren_train.duplicates import copies
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
 from edgewren_train.folds import one_split
 from edgewren_train.lora_model import LoraBase, load_base
+from edgewren_train.progress import Progress, unseen
 from edgewren_train.run_log import RunLog
 from edgewren_train.search_space import grid, recipe_of
 from edgewren_train.sweep_plan import Run, SweepPlan
@@ -47,6 +48,7 @@ def run_sweep(
     device: str = "cpu",
     force: bool = False,
     on_run: Callable[[Run], None] | None = None,
+    progress: Progress = unseen,
 ) -> list[Run]:
     """Try all settings of the plan that the folder does not hold yet; return all finished runs, old and new.
 
@@ -56,6 +58,7 @@ def run_sweep(
         groups: of each row; rows of one group are never in both parts.
         jobs: processes that train at once, each with its share of the cores.
         on_run: told of each finished training; only with one job.
+        progress: of each training; only with one job.
 
     Raises:
         ResumeError: the folder holds a sweep of another plan.
@@ -72,7 +75,7 @@ def run_sweep(
                 for settings in grid(plan.axes):
                     study.enqueue_trial(settings, skip_if_exists=True)
             if jobs == 1:
-                _work(data, folder, plan, groups, device, on_run=on_run)
+                _work(data, folder, plan, groups, device, on_run=on_run, progress=progress)
             else:
                 _work_in_processes(jobs, data, folder, plan, groups, device)
         except EdgewrenError:
@@ -91,6 +94,7 @@ def _work(
     *,
     worker: int = 0,
     on_run: Callable[[Run], None] | None = None,
+    progress: Progress = unseen,
 ) -> None:
     """Take trials until none is left: of a grid those waiting in the queue, else until the plan's number is reached."""
     import optuna
@@ -99,7 +103,7 @@ def _work(
     # Neither two workers nor a sweep that goes on may propose the same settings again.
     study.sampler = optuna.samplers.TPESampler(seed=(plan.base.seed + 1000 * worker + len(study.trials)) % 2**32)
     log = RunLog(folder, plan.as_dict(data))
-    trainer = _Trainer(data, plan, groups, device)
+    trainer = _Trainer(data, plan, groups, device, progress)
     while (trial := next_trial(study, folder, None if plan.is_grid else plan.trials)) is not None:
         settings = {axis.name: suggest(trial, axis) for axis in plan.axes}
         try:
@@ -151,8 +155,11 @@ def _objective(
 class _Trainer:
     """Holds the pretrained model of each seed and the token rows, loaded once for all settings."""
 
-    def __init__(self, data: LabelledTexts, plan: SweepPlan, groups: Sequence[str] | None, device: str) -> None:
+    def __init__(
+        self, data: LabelledTexts, plan: SweepPlan, groups: Sequence[str] | None, device: str, progress: Progress
+    ) -> None:
         self._data, self._plan, self._groups, self._device = data, plan, groups, device
+        self._progress = progress
         self._bases: dict[int, LoraBase] = {}
         self._copies = copies(data.texts)
         self._ids: list[list[int]] = []
@@ -202,6 +209,7 @@ class _Trainer:
                 [self._labels[row] for row in train],
                 dataclasses.replace(recipe_of(settings, self._plan.base), seed=seed),
                 device=self._device,
+                progress=self._progress,
                 watch=watch,
             )
         except Exception as error:

@@ -17,8 +17,6 @@ from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 if TYPE_CHECKING:
     from edgewren.archive.report import Report
 
-SECONDS_PER_LINE = 30.0
-
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb with the command line."""
@@ -283,23 +281,22 @@ class _Bar:
 
 
 class _Lines:
-    """A line on stderr every 30 s."""
+    """Lines with rows, rows/s of this run, and how much of the bytes is behind them."""
 
     def __init__(self, total: int | None) -> None:
         self._total = total
-        self._last = self._started = time.monotonic()
-        self._first: tuple[int, int, float] | None = None
+        self._pace = progress.Pace()
+        self._first: int | None = None
 
     def __call__(self, rows: int, bytes_read: int) -> None:
-        now = time.monotonic()
         if self._first is None:
-            self._first = rows, bytes_read, now
-        if now - self._last < SECONDS_PER_LINE or now == self._first[2]:
+            self._first = rows
+        since = self._pace.due(bytes_read)
+        if since is None:
             return
-        self._last = now
-        elapsed = now - self._first[2]
-        text = f"edgewren: {rows:,} rows, {(rows - self._first[0]) / elapsed:,.0f} rows/s"
-        if self._total and bytes_read > self._first[1]:
-            left = (self._total - bytes_read) * elapsed / (bytes_read - self._first[1])
-            text += f", {100 * bytes_read / self._total:.1f} % of the bytes, about {left / 60:,.1f} min left"
+        taken, seconds = since
+        text = f"edgewren: {rows:,} rows, {(rows - self._first) / seconds:,.0f} rows/s"
+        if self._total and taken > 0:
+            text += f", {100 * bytes_read / self._total:.1f} % of the bytes"
+            text += progress.minutes_left(self._total - bytes_read, taken, seconds)
         print(text, file=sys.stderr, flush=True)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewren.cli.progress import counted
 from edgewren.display import say
 from edgewren.errors import EdgewrenError, RejectedRowsError, UsageError
 from edgewren_train.encoder_names import MINILM
 from edgewren_train.lora_recipe import LoraRecipe
-from edgewren_train.verbs import options, terminal
+from edgewren_train.verbs import options
 
 if TYPE_CHECKING:
     from edgewren_train.depth_run import Depth
@@ -115,25 +116,26 @@ def _run(args: argparse.Namespace) -> int:
     data = options.read(args, others=[args.group_column] if args.group_column else [])
     output = Path(args.output or f"{options.stem(args.train)}-compare")
     design = Design(folds=args.folds, repeats=args.repeats, seed=args.seed, group_column=args.group_column)
-    bar = terminal.bar(len(candidates) * args.folds * args.repeats, "training", unit=" folds")
     finished: dict[str, int] = {}
+    with counted(len(candidates) * args.folds * args.repeats, "training", "folds") as advance:
 
-    def on_fold(name: str, done: int, _of: int) -> None:
-        bar(done - finished.get(name, 0))
-        finished[name] = done
+        def on_fold(name: str, done: int, _of: int) -> None:
+            advance(done - finished.get(name, 0))
+            finished[name] = done
 
-    result = compare(
-        data,
-        output,
-        candidates,
-        design,
-        groups=data.others[args.group_column] if args.group_column else None,
-        device=options.torch_device(args.device),
-        cache=None if args.no_cache else default_cache(),
-        force=args.force,
-        say=say,
-        on_fold=on_fold,
-    )
+        result = compare(
+            data,
+            output,
+            candidates,
+            design,
+            groups=data.others[args.group_column] if args.group_column else None,
+            device=options.torch_device(args.device),
+            cache=None if args.no_cache else default_cache(),
+            force=args.force,
+            say=say,
+            on_fold=on_fold,
+            progress=counted,
+        )
     comparison_files.write(result, output)
     if args.json:
         print(json.dumps(comparison_files.as_dict(result)))  # noqa: T201

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgewren.cli.progress import counted
 from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.encoder_names import MINILM
@@ -102,7 +103,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _run(args: argparse.Namespace) -> int:
     from edgewren_train import sweep_files
     from edgewren_train.model import check_output
-    from edgewren_train.search_space import describe
     from edgewren_train.sweep import run_sweep
 
     plan = _plan(args)
@@ -110,29 +110,24 @@ def _run(args: argparse.Namespace) -> int:
         check_output(Path(args.retrain), force=args.force)
     data = options.read(args, others=[args.group_column] if args.group_column else [])
     output = Path(args.output or f"{options.stem(args.train)}-sweep")
-    bar = terminal.bar(_trainings(plan), "training", unit=" runs")
+    with counted(_trainings(plan), "training", "runs") as advance:
 
-    def on_run(run: Run) -> None:
-        bar(1)
-        if not sys.stderr.isatty():
-            told = (
-                f"failed: {run.failed}"
-                if run.failed
-                else f"balanced accuracy {run.best.balanced_accuracy:.3f}, epoch {run.best.epoch} of {len(run.scores)} "
-                f"seen, {run.seconds:.0f} s{', given up' if run.pruned else ''}"
-            )
-            say(f"{describe(run.settings)}, seed {run.seed}: {told}")
+        def on_run(run: Run) -> None:
+            advance(1)
+            if not sys.stderr.isatty():
+                say(_told(run))
 
-    runs = run_sweep(
-        data,
-        output,
-        plan,
-        groups=data.others[args.group_column] if args.group_column else None,
-        jobs=args.jobs,
-        device=options.torch_device(args.device),
-        force=args.force,
-        on_run=on_run,
-    )
+        runs = run_sweep(
+            data,
+            output,
+            plan,
+            groups=data.others[args.group_column] if args.group_column else None,
+            jobs=args.jobs,
+            device=options.torch_device(args.device),
+            force=args.force,
+            on_run=on_run,
+            progress=counted,
+        )
     found = sweep_files.settings(runs, plan)
     if not found:
         raise UsageError(sweep_files.why_nothing_finished(runs))
@@ -146,6 +141,18 @@ def _run(args: argparse.Namespace) -> int:
     elif not args.json:
         print(f"next: {_next(args, output)}")  # noqa: T201
     return 0
+
+
+def _told(run: Run) -> str:
+    from edgewren_train.search_space import describe
+
+    told = (
+        f"failed: {run.failed}"
+        if run.failed
+        else f"balanced accuracy {run.best.balanced_accuracy:.3f}, epoch {run.best.epoch} of {len(run.scores)} "
+        f"seen, {run.seconds:.0f} s{', given up' if run.pruned else ''}"
+    )
+    return f"{describe(run.settings)}, seed {run.seed}: {told}"
 
 
 def _next(args: argparse.Namespace, output: Path) -> str:
@@ -207,7 +214,7 @@ def _retrain(args: argparse.Namespace, data: LabelledTexts, folder: Path) -> Non
         group_column=args.group_column,
         device=options.torch_device(args.device),
         say=say,
-        show_progress=sys.stderr.isatty(),
+        progress=counted,
     )
     if not args.json:
         terminal.print_summary(summary, as_json=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from edgewren.cli.progress import counted
 from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.exit_plan import ALLOWED, ExitPlan, parse_exits
@@ -118,7 +118,7 @@ def _run_ridge(args: argparse.Namespace) -> int:
         device=options.torch_device(args.device),
         cache=None if args.no_cache else default_cache(),
         say=say,
-        progress=terminal.bar,
+        progress=counted,
     )
     terminal.print_summary(summary, as_json=args.json)
     return 0
@@ -157,7 +157,7 @@ def _run_lora(args: argparse.Namespace) -> int:
         test=test,
         device=options.torch_device(args.device),
         say=say,
-        show_progress=sys.stderr.isatty(),
+        progress=counted,
     )
     terminal.print_summary(summary, as_json=args.json)
     return 0
