@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -202,19 +201,3 @@ def test_damaged_piece_is_told_and_replaced(tmp_path, sentence_folder, caplog):
     assert "damaged" in caplog.text
     assert piece not in pieces(tmp_path)
     assert count_cached(encoder, DATA.texts, tmp_path) == len(DATA.texts)
-
-
-def test_what_earlier_versions_kept_is_found(tmp_path, sentence_folder, monkeypatch):
-    """They kept one file for each list of texts, named by the hash of what its folder is named by now and the texts."""
-    from safetensors.numpy import save_file
-
-    encoder = load_encoder(str(sentence_folder("bert")))
-    first = embed(encoder, DATA.texts, cache=tmp_path)
-    digest = embedding._digest(encoder, "cpu")
-    for text in DATA.texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    shutil.rmtree(pieces(tmp_path)[0].parent)
-    save_file({"embeddings": first}, tmp_path / f"{digest.hexdigest()}.safetensors")
-    monkeypatch.setattr(embedding, "sentence_embedding", None)  # computing anew would fail
-    assert count_cached(encoder, DATA.texts, tmp_path) == len(DATA.texts)
-    np.testing.assert_array_equal(embed(encoder, DATA.texts, cache=tmp_path), first)

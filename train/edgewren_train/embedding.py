@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from edgewren import batching
 from edgewren.diagnosis import cache_folder
 from edgewren_train.embedding_cache import KEY_BYTES, EmbeddingCache
 from edgewren_train.encoders import Encoder
-
-logger = logging.getLogger(__name__)
 
 TORCH_TOKENS_PER_BATCH = 1024
 """torch on 2 cores: 512 to 2,048 are level, smaller pays per call, larger leaves the caches."""
@@ -51,11 +48,6 @@ def embed(
             cache.
         progress: called with the number of texts that were just finished.
     """
-    whole = _kept_whole(cache, encoder, texts, device) if cache is not None else None
-    if whole is not None:
-        if progress:
-            progress(len(texts))
-        return whole
     rows, inverse = batching.distinct(encoder.tokenizer.encode(texts).ids)
     if not rows:
         raise ValueError("no texts to embed")
@@ -73,7 +65,7 @@ def embed(
         if progress:
             progress(int(copies[places].sum()))
 
-    with EmbeddingCache(None if cache is None else cache / _digest(encoder, device).hexdigest()) as kept:
+    with EmbeddingCache(None if cache is None else cache / _digest(encoder, device)) as kept:
         for places, values in kept.find(keys):
             take(places, values)
         for places, values in _computed(encoder, rows, finished, device):
@@ -113,11 +105,9 @@ def planned(rows: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
 
 def count_cached(encoder: Encoder, texts: Sequence[str], cache: Path, *, device: str = "cpu") -> int:
     """Return of how many texts `embed` would find the embeddings in the cache."""
-    if _kept_whole(cache, encoder, texts, device) is not None:
-        return len(texts)
     rows, inverse = batching.distinct(encoder.tokenizer.encode(texts).ids)
     copies = np.bincount(inverse, minlength=len(rows))
-    kept = EmbeddingCache(cache / _digest(encoder, device).hexdigest())
+    kept = EmbeddingCache(cache / _digest(encoder, device))
     return sum(int(copies[places].sum()) for places, _ in kept.find([_key(row) for row in rows]))
 
 
@@ -142,8 +132,8 @@ def _key(row: Sequence[int]) -> bytes:
     return hashlib.blake2b(np.asarray(row, dtype="<i4").tobytes(), digest_size=KEY_BYTES).digest()
 
 
-def _digest(encoder: Encoder, device: str) -> hashlib._Hash:
-    """Hash everything that an embedding depends on, but for the text."""
+def _digest(encoder: Encoder, device: str) -> str:
+    """Return a hash, hexadecimal, of everything that an embedding depends on, but for the text."""
     digest = hashlib.sha256()
     config = encoder.model[0].auto_model.config.to_dict()
     settings = json.dumps({name: config[name] for name in config.keys() - _NOT_COMPUTED}, sort_keys=True, default=str)
@@ -154,23 +144,4 @@ def _digest(encoder: Encoder, device: str) -> hashlib._Hash:
         digest.update(hashlib.sha256(part.encode()).digest())
     for value in state.values():
         digest.update(value.detach().cpu().numpy().tobytes())
-    return digest
-
-
-def _kept_whole(cache: Path, encoder: Encoder, texts: Sequence[str], device: str) -> NDArray[np.float32] | None:
-    """Return what an earlier version kept of these very texts in one file; None: there is none, or it is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    digest = _digest(encoder, device)
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    entry = cache / f"{digest.hexdigest()}.safetensors"
-    if not entry.is_file():
-        return None
-    try:
-        embeddings: NDArray[np.float32] = load_file(entry)["embeddings"]
-    except (SafetensorError, KeyError, OSError) as error:
-        logger.warning("cached embeddings %s cannot be read (%s): computed anew", entry, error)
-        return None
-    return embeddings if len(embeddings) == len(texts) else None
+    return digest.hexdigest()
