@@ -7,6 +7,7 @@ import csv
 import errno
 import fcntl
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -544,7 +545,8 @@ def test_a_report_whose_output_is_gone_is_replaced(classifier, source, output):
 
 def test_damage_that_a_library_calls_an_input_error_leaves_nothing(classifier, tmp_path, output):
     source = tmp_path / "in.csv.bz2"
-    data = bytearray(bz2.compress(("text\n" + "".join(f"good vote {n * 7919}\n" for n in range(200_000))).encode()))
+    rows = "".join(f"good vote {hashlib.sha512(bytes([n % 256, n // 256])).hexdigest()}\n" for n in range(20_000))
+    data = bytearray(bz2.compress(("text\n" + rows).encode()))  # of several blocks
     data[len(data) * 3 // 4] ^= 1
     source.write_bytes(data)
     with pytest.raises(InputError):
