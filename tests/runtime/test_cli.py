@@ -339,6 +339,18 @@ def test_a_broken_plugin_with_the_name_of_one_of_our_verbs_does_not_take_it(monk
     assert main(["score", str(tweets)]) == 0
 
 
+def test_a_plugin_that_breaks_after_it_has_added_its_verb_is_broken_all_the_same(monkeypatch, capsys):
+    def add(verbs):
+        verbs.add_parser("extra").add_argument("-h")  # which argparse has given it already
+
+    broken = SimpleNamespace(name="extra", value="others:add", dist=None, load=lambda: add)
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda **_: [broken])
+    assert main(["extra", "x"]) == 2
+    err = capsys.readouterr().err
+    assert "warning: the verb extra of others:add is broken: ArgumentError: argument -h: conflicting option" in err
+    assert "Mend or remove the package" in err
+
+
 def test_what_no_plugin_should_raise_shows_no_traceback(monkeypatch, capsys):
     class Panic(BaseException):
         pass

@@ -197,15 +197,18 @@ def _add_plugins(
     so does one whose name is taken: whoever came first keeps it.
     """
     for entry in sorted(entries, key=_train_before_export):
+        taken = frozenset(verbs.choices)
         try:
             entry.load()(verbs)
-        except argparse.ArgumentError as error:
-            _say(
-                f"warning: {entry.value} adds a verb whose name is taken ({error.message}), and is left out. Rename "
-                "it, or remove the package that brings it."
-            )
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever others' modules raise
-            verbs.choices.setdefault(entry.name, _UnavailableVerb(entry.name, error))
+            if isinstance(error, argparse.ArgumentError) and error.message.startswith("conflicting subparser"):
+                _say(
+                    f"warning: {entry.value} adds a verb whose name is taken ({error.message}), and is left out. "
+                    "Rename it, or remove the package that brings it."
+                )
+                continue
+            if entry.name not in taken:  # what it has added before it broke is half a verb
+                verbs.choices[entry.name] = _UnavailableVerb(entry.name, error)
             if not isinstance(error, (ImportError, AttributeError)):
                 what = f"warning: the verb {entry.name} of {entry.value} is broken: {type(error).__name__}: "
                 _say(what + _one_line(error))
