@@ -24,7 +24,7 @@ from edgewren import Classifier
 from edgewren.archive import compression, table
 from edgewren.archive import run as archive_run
 from edgewren.archive.field_limit import FIELD_LIMIT
-from edgewren.archive.formats import twitter
+from edgewren.archive.formats import jsonl, twitter
 from edgewren.archive.readers import open_table
 from edgewren.archive.run import score_archive
 from edgewren.cli.main import main
@@ -186,6 +186,16 @@ def test_rows_of_many_values_wait_as_what_they_were_read_from(tmp_path, classifi
         tracemalloc.stop()
     assert report.rows >= 2000
     assert peak < 16 * 2**19, f"{peak / 2**19:.1f} windows"
+
+
+def test_short_records_are_parsed_once(tmp_path, classifier, monkeypatch):
+    parsed = []
+    real = jsonl.parse_object
+    monkeypatch.setattr(jsonl, "parse_object", lambda text: parsed.append(text) or real(text))
+    monkeypatch.setattr(jsonl, "_HEAD_LINES", 1)
+    rows = [json.dumps({"n": row, "text": "good"}) for row in range(100)]
+    score_archive(classifier, [write(tmp_path / "in.jsonl", "\n".join(rows))], tmp_path / "out.csv", window=30)
+    assert len(parsed) == len(rows) + 1
 
 
 def test_a_ragged_row_keeps_its_place_without_scores(tmp_path, classifier):

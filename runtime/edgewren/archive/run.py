@@ -34,6 +34,10 @@ from edgewren.errors import InputError, OutputError, UsageError
 WINDOW_CHARACTERS = 8 * 2**20
 """A window whose rows have come to this many characters ends, however few they are: memory stays constant."""
 
+_SHORT_CHARACTERS = 256
+"""Rows that are no longer on average wait as objects where these are written: 8,192 of them take some 20 MB, and to
+parse 60,000 records of 150 characters again took a quarter more processor time."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -300,7 +304,8 @@ class _Run:
             texts: list[str] = []
             for block in self._inputs.blocks(rows, WINDOW_CHARACTERS):
                 found, problems = block.texts(column)
-                block.rest()
+                if self._options.output_format == "jsonl" or block.characters > _SHORT_CHARACTERS * len(block):
+                    block.rest()
                 parts.append(Part(block, found, problems))
                 texts += [t for row, t in enumerate(found) if row not in problems] if problems else found
             if not parts:
