@@ -399,6 +399,12 @@ def test_another_delimiter_is_said_and_what_reads_it(tmp_path, classifier, kind,
             assert (quoted if '"' in header else known) in str(caught.value)
 
 
+def test_of_two_possible_delimiters_the_one_that_gives_the_column_is_said(tmp_path, classifier):
+    path = write(tmp_path, "a.csv", b"id;text;left|right\n1;good vote;0\n")
+    with pytest.raises(InputError, match="its delimiter seems to be ';'. Read it with --format csv-semicolon"):
+        score_archive(classifier, [path], tmp_path / "out.csv")
+
+
 @pytest.mark.parametrize("kind", DELIMITERS)
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_excels_note_of_the_delimiter_is_no_header(tmp_path, kind, quote):

@@ -160,10 +160,13 @@ class _DelimitedTable(RecordTable[list[str]]):
 
     def why_missing(self, column: str) -> str:
         header = _DELIMITERS[self.format].join(self.columns)
-        for mark in _DELIMITERS.values():
-            parts = [part.strip(' "') for name in self.columns for part in name.split(mark)]
-            if len(parts) > len(self.columns) and (column in parts or len(self.columns) == 1):
-                return f"Its header is {header[:200]!r}: its delimiter seems to be {mark!r}. {_remedy(mark)}"
+        parts = {
+            mark: [part.strip(' "') for name in self.columns for part in name.split(mark)]
+            for mark in _DELIMITERS.values()
+        }
+        mark = max(parts, key=lambda mark: (column in parts[mark], len(parts[mark])))
+        if len(parts[mark]) > len(self.columns) and (column in parts[mark] or len(self.columns) == 1):
+            return f"Its header is {header[:200]!r}: its delimiter seems to be {mark!r}. {_remedy(mark)}"
         return ""
 
 
