@@ -204,9 +204,8 @@ class ModelSession:
             options,
             providers=_providers(self._device, short=short),
             disabled_optimizers=DISABLED_OPTIMIZERS[self._device],
-            enable_fallback=int(
-                self._device == "cuda"
-            ),  # which is told apart below; else it prints, and tries the same
+            # On CUDA, `__init__` tells where it fell back; on the CPU, onnxruntime would print, and try the same again.
+            enable_fallback=int(self._device == "cuda"),
         )
         try:
             return open_session()
