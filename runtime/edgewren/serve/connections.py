@@ -20,6 +20,9 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 HEAD_BYTES = 65_536
 """Of a head, or of what is sent around chunks of a body; as h11, uvicorn's other reader, has it."""
 
+_MACOS_FILES = 10_240
+"""What macOS lets a process have where it says that there is no limit."""
+
 _HEAD_END = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
@@ -119,4 +122,5 @@ def allow_many() -> None:
         import resource
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        wanted = _MACOS_FILES if most == resource.RLIM_INFINITY else most
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
