@@ -60,6 +60,26 @@ def test_rows_left_out_alone_have_scikit_learns_errors(shape, alpha):
     assert ours == pytest.approx(theirs, rel=1e-8)
 
 
+@pytest.mark.parametrize("shape", [(60, 12, 1), (30, 50, 3)])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_copies_with_the_same_features_are_one_row_with_a_weight(shape, grouped, monkeypatch):
+    """Exactly, whatever their values are, and at the price of the rows that differ."""
+    features, wanted = material(*shape)
+    rows = np.array([*range(len(features)), *[3] * 100, *[4, 5] * 20])
+    copies = rows.copy()
+    copies[-1] = 4  # a near copy, with another link
+    wanted = wanted[rows] + np.random.default_rng(1).normal(size=(len(rows), 1))
+    together = Together(copies, rows % 4 if grouped else None)
+    decomposed = []
+    svd = np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda it, **options: decomposed.append(len(it)) or svd(it, **options))
+    left = LeftOut(features[rows], wanted, together)
+    for alpha in (1.0, 1e3):
+        expected = by_refitting(features[rows], wanted, together.units, together.weights, alpha)
+        assert left.squared_error(alpha) == pytest.approx(expected, rel=1e-8)
+    assert decomposed == [len(features) + 1]
+
+
 def test_features_of_nothing_but_zeros_leave_the_mean_of_the_others():
     wanted = np.array([[1.0], [1.0], [4.0], [4.0]])
     left = LeftOut(np.zeros((4, 2)), wanted, Together(np.array([0, 0, 1, 1])))
