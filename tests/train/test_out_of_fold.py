@@ -103,6 +103,14 @@ def test_rare_labels_are_counted_once_for_all_rows():
     assert time.monotonic() - start < 30
 
 
+def test_a_lone_part_by_group_without_rows_of_a_label_is_refused():
+    labels = list("abbabbbbaabbbbbababbababbbabbbbabbbbbbbbbbbbbbbb")
+    groups = list("332310003333301030533435510355211353530355553015")
+    with pytest.raises(InputError, match="one part has no row of 'a'"):
+        next(Split(share=0.33).parts(labels, 87, None, groups))
+    assert len(list(Split(folds=3).parts(labels, 87, None, groups))) == 3, "of all parts together, each label is judged"
+
+
 @pytest.mark.parametrize("spec", ["folds:4", "validation:0.25"])
 def test_rows_of_a_group_are_held_out_together_and_it_is_said(spec):
     labels = ["a", "b", "b"] * 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ def repeated_folds(
     out = [
         Fold(repeat, number, train, held_out)
         for repeat, own_seed in enumerate(seeds)
-        for number, (train, held_out) in enumerate(_parts(labels, folds, own_seed, groups, copies))
+        for number, (train, held_out) in enumerate(Split(folds=folds).parts(labels, own_seed, copies, groups))
     ]
     for fold in out:
         missing = sorted(set(labels) - set(names[fold.train])) or sorted(set(labels) - set(names[fold.held_out]))
@@ -86,28 +86,14 @@ def one_split(
         InputError: a class has too few rows to be in both parts.
     """
     check_share(share)
-    if groups is not None:
-        # The part of a grouped cross-validation whose size is nearest to the share.
-        fold = repeated_folds(labels, folds=max(2, round(1 / share)), repeats=1, seed=seed, groups=groups)[0]
-        return fold.train, fold.held_out
-    _check_counts(labels, None, copies, 2)
+    _check_counts(labels, groups, copies, 2)
     try:
-        train, held_out = next(Split(share=share).parts(labels, seed, copies))
+        train, held_out = next(Split(share=share).parts(labels, seed, copies, groups))
     except InputError as error:
         raise InputError(
             f"{len(labels)} rows cannot be split with a share of {share:g} held out: {error} Take another share."
         ) from error
     return np.sort(train), np.sort(held_out)
-
-
-def _parts(
-    labels: Sequence[str],
-    folds: int,
-    seed: int,
-    groups: Sequence[str] | NDArray[np.int64] | None,
-    copies: NDArray[np.int64] | None,
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    return Split(folds=folds).parts(labels, seed, copies, groups)
 
 
 def _check_counts(

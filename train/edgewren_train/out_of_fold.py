@@ -127,7 +127,10 @@ class Split:
         splitter: Any = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         parts = list(splitter.split(np.zeros(len(names)), names, groups))
         for training, held_out in parts if self.folds else parts[:1]:
-            missing = sorted(set(labels) - set(names[training])) if len(held_out) else sorted(set(labels))
+            there = set(names[training])
+            if not self.folds or not len(held_out):  # a lone part is judged alone, and with nothing in it nothing is
+                there &= set(names[held_out])
+            missing = sorted(set(labels) - there)
             if missing:
                 raise InputError(
                     f"With {folds} folds by group, one part has no row of {missing[0]!r}: its rows are in few groups. "
