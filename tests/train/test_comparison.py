@@ -12,7 +12,7 @@ import tiny_models
 from sklearn.metrics import balanced_accuracy_score
 
 from edgewren.cli.main import main
-from edgewren.errors import InputError
+from edgewren.errors import InputError, ResumeError
 from edgewren_train import candidate_features, comparison_files, embedding, lora, ridge
 from edgewren_train.candidate import Candidate, combine
 from edgewren_train.comparison import Comparison, Cost, Design, Judged, compare, pareto_front
@@ -109,6 +109,20 @@ def test_all_depths_are_one_candidate_for_each_layer(csv_file, sentence_folder, 
     assert run(csv_file, tmp_path / "out", "--encoders", sentence_folder("bert", layers=3), "--depths", "all") == 0
     text = capsys.readouterr().out
     assert all(f" {name} " in text for name in ("1 layer", "2 layers", "3 layers"))
+
+
+def test_scores_whose_alphas_were_chosen_by_single_rows_are_not_mixed_with_others(sentence_folder, tmp_path):
+    """Folders of older versions on rows that belong together; on others they go on."""
+    candidates = [Candidate(str(sentence_folder("bert")))]
+    twice = tiny_models.labelled(
+        [text for text in TEXTS for _ in range(2)], [name for name in LABELS for _ in range(2)]
+    )
+    plan = tmp_path / "out" / "plan.json"
+    compare(twice, plan.parent, candidates, DESIGN)
+    older = {name: value for name, value in json.loads(plan.read_text()).items() if name != "left_out_together"}
+    plan.write_text(json.dumps(older))
+    with pytest.raises(ResumeError, match="another plan: left_out_together is different"):
+        compare(twice, plan.parent, candidates, DESIGN)
 
 
 @pytest.mark.parametrize(

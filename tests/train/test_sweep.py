@@ -179,6 +179,13 @@ def test_other_data_in_the_same_folder_is_refused(plan, tmp_path, monkeypatch):
         run_sweep(tiny_models.labelled(TEXTS[:30], LABELS[:30]), tmp_path / "out", plan)
 
 
+def test_other_groups_in_the_same_folder_are_refused(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_work", lambda *_, **__: None)
+    run_sweep(DATA, tmp_path / "out", plan)
+    with pytest.raises(ResumeError, match="another plan: group_column is different"):
+        run_sweep(DATA, tmp_path / "out", dataclasses.replace(plan, group_column="author"))
+
+
 def command(csv_file, encoder, out, *options):
     usual = ["--rank", "2,4", "--alpha", "4,8", "--epochs", "2", "--learning-rate", "1e-2", "--seeds", "0,1"]
     return ["sweep", "lora", str(csv_file), "--encoder", str(encoder), "--output", str(out), "--max-length", "24",

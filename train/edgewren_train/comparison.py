@@ -127,6 +127,9 @@ def compare(
         "labels": list(data.classes),
         **design.__dict__,
     }
+    if len(np.unique(together.units)) < len(data.texts):
+        # Older versions chose alphas and depths by single rows: a folder of theirs would mix two kinds of scores.
+        plan["left_out_together"] = "groups" if design.group_column else "copies"
     log = RunLog(folder, plan, force=force)
     named = dict(zip(candidates, names(candidates), strict=True))
     features = Features(data.texts, device, cache, say, progress)

@@ -26,6 +26,7 @@ class SweepPlan:
         patience: epochs without a lower log loss after which a training ends; 0: never.
         trials: settings to try where an axis is a range; with lists alone, all combinations are tried.
         prune: give up settings that are worse than the median of the others at the same epoch.
+        group_column: column whose equal values are held out together; None: only copies of a text are.
     """
 
     encoder: str
@@ -37,6 +38,7 @@ class SweepPlan:
     patience: int = 3
     trials: int = 20
     prune: bool = False
+    group_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -68,6 +70,7 @@ class SweepPlan:
             "validation": self.validation,
             "patience": self.patience,
             "prune": self.prune,
+            **({} if self.group_column is None else {"group_column": self.group_column}),  # older folders go on
         }
 
 

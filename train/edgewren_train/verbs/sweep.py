@@ -185,6 +185,7 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
         patience=args.early_stopping,
         trials=_TRIALS if args.trials is None else args.trials,
         prune=args.prune,
+        group_column=args.group_column,
     )
     if plan.is_grid and args.trials is not None:
         raise UsageError(
