@@ -103,13 +103,13 @@ def library_versions() -> dict[str, str]:
 def tell_copies(together: Together, say: Say) -> None:
     """Tell how many rows are copies of others, and what that does, if there are any."""
     rows = len(together.copies)
-    repeated = rows - len(np.unique(together.copies))
+    _, first, text = np.unique(together.copies, return_index=True, return_inverse=True)
+    repeated = rows - len(first)
     if not repeated:
         return
     kept = "held out together"
     if together.groups is not None:
-        pairs = np.stack([together.copies, together.groups], axis=1)
-        parted = len(np.unique(pairs, axis=0)) - len(np.unique(together.copies))
+        parted = int((together.groups != together.groups[first[text]]).sum())
         kept += " with their group" + (f" ({parted:,} of them are of another group than the first)" if parted else "")
     say(
         f"note: {repeated:,} of {rows:,} rows repeat an earlier row's text (links apart). Copies are {kept}, but "
