@@ -76,20 +76,27 @@ def says_nothing(factor: float) -> bool:
     return math.log(factor) < _LOG_BOUNDS[0] + 1e-6
 
 
-def cross_fitted(logits: ArrayLike, true_indices: ArrayLike, folds: ArrayLike) -> NDArray[np.float64]:
+def cross_fitted(
+    logits: ArrayLike, true_indices: ArrayLike, folds: ArrayLike, together: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """Return each row's logits, float64 [n, C], times a factor that was fitted on the rows of all other folds.
 
     What a figure of these says holds for new texts: no row took part in the factor that it is judged by. Where all
     rows are of one fold (a single validation part), five parts of it take the place of folds.
 
+    Args:
+        together: the same number for rows that such parts keep together, as folds do (copies of a text); None: none.
+
     Raises:
         InputError: the shapes do not fit, or a logit is not finite.
     """
     values, true = _checked(logits, true_indices)
-    return _without_own_fold([values], true, folds)
+    return _without_own_fold([values], true, folds, together)
 
 
-def cross_fitted_mean(members: Sequence[ArrayLike], true_indices: ArrayLike, folds: ArrayLike) -> NDArray[np.float64]:
+def cross_fitted_mean(
+    members: Sequence[ArrayLike], true_indices: ArrayLike, folds: ArrayLike, together: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """Return the mean of several models' logits as `cross_fitted` does those of one: each member times its factor, and
     the mean times its own, all of them fitted on the rows of all other folds.
 
@@ -100,21 +107,25 @@ def cross_fitted_mean(members: Sequence[ArrayLike], true_indices: ArrayLike, fol
         InputError: the shapes do not fit, or a logit is not finite.
     """
     checked = [_checked(logits, true_indices) for logits in members]
-    return _without_own_fold([values for values, _ in checked], checked[0][1], folds)
+    return _without_own_fold([values for values, _ in checked], checked[0][1], folds, together)
 
 
 def _without_own_fold(
-    members: Sequence[NDArray[np.float64]], true: NDArray[np.int64], folds: ArrayLike
+    members: Sequence[NDArray[np.float64]], true: NDArray[np.int64], folds: ArrayLike, together: ArrayLike | None
 ) -> NDArray[np.float64]:
     parts = np.asarray(folds)
-    if parts.shape != true.shape:
-        raise InputError(f"folds has shape {list(parts.shape)}, expected {list(true.shape)}: one per row.")
+    units = np.arange(len(true)) if together is None else np.asarray(together)
+    for name, given in (("folds", parts), ("together", units)):
+        if given.shape != true.shape:
+            raise InputError(f"{name} has shape {list(given.shape)}, expected {list(true.shape)}: one per row.")
     if len(np.unique(parts)) < 2:
-        # The k-th row of each class goes to part k mod 5: every part holds every class.
-        parts = np.empty(len(true), dtype=np.int64)
+        # The k-th row, or what it stands for, of each class goes to part k mod 5: every part holds every class.
+        _, firsts, unit = np.unique(units, return_index=True, return_inverse=True)
+        of_unit = np.empty(len(firsts), dtype=np.int64)
         for index in np.unique(true):
-            places = np.flatnonzero(true == index)
-            parts[places] = np.arange(len(places)) % _PSEUDO_FOLDS
+            places = np.flatnonzero(true[firsts] == index)
+            of_unit[places] = np.arange(len(places)) % _PSEUDO_FOLDS
+        parts = of_unit[unit]
     out = np.empty_like(members[0])
     for part in np.unique(parts):
         held_out = parts == part

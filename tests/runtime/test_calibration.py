@@ -85,6 +85,22 @@ def test_a_single_validation_part_is_parted_for_judging():
     assert len(factors) == 5
 
 
+def test_copies_are_in_one_of_the_parts_of_a_single_validation_part():
+    logits, true = drawn(2.0, rows=100)
+    rows = np.array([*range(100), *[7] * 30, 8, 9])
+    factors = (cross_fitted(logits[rows], true[rows], np.zeros(132), rows) / logits[rows])[:, 0]
+    assert len(np.unique(np.round(factors, 9))) == 5
+    for text in (7, 8, 9):
+        np.testing.assert_allclose(factors[rows == text], factors[text])
+    parted = (cross_fitted(logits[rows], true[rows], np.zeros(132)) / logits[rows])[:, 0]
+    assert np.ptp(parted[rows == 7]) > 1e-6, "the control: row by row"
+    np.testing.assert_array_equal(
+        cross_fitted(logits, true, np.zeros(100), np.arange(100)), cross_fitted(logits, true, np.zeros(100))
+    )
+    with pytest.raises(InputError, match=r"together has shape \[99\], expected \[100\]"):
+        cross_fitted(logits, true, np.zeros(100), rows[:99])
+
+
 def test_the_mean_of_equal_members_is_calibrated_like_one_of_them():
     """Calibrating calibrated logits once more would undo it: factors of the other folds know the fold that is judged."""
     draw = np.random.default_rng(8)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgewren.calibration import MINIMUM_ROWS, coverage, cross_fitted, fit_temperature, judge, reliability, says_nothing
 from edgewren_train.out_of_fold import OutOfFold
+from edgewren_train.together import Together
 
 
 def calibrate(
@@ -22,6 +23,7 @@ def calibrate(
     labels: Sequence[str],
     classes: Sequence[str],
     *,
+    together: Together | None = None,
     finished: NDArray[np.float64] | None = None,
     after: NDArray[np.float64] | None = None,
     seed: int = 0,
@@ -31,6 +33,7 @@ def calibrate(
 
     Args:
         labels: the true label of each training row (of all, not only those held out).
+        together: which of the training rows belong together; None: none do. Folds know it; a lone part does not.
         finished: logits of the held-out rows to fit the temperature to, where the model that is kept has factors
             inside that were fitted on all of them (an ensemble); None: those of `held_out`.
         after: calibrated logits by factors of the other folds alone; None: `cross_fitted` makes them.
@@ -42,7 +45,8 @@ def calibrate(
     true = np.array([index_of[labels[row]] for row in held_out.rows])
     temperature = fit_temperature(held_out.logits if finished is None else finished, true)
     if after is None:
-        after = cross_fitted(held_out.logits, true, held_out.folds)
+        units = None if together is None else together.units[held_out.rows]
+        after = cross_fitted(held_out.logits, true, held_out.folds, units)
     account = describe(held_out.logits, after, true, seed=seed, final=temperature)
     account = {"temperature": temperature, "on": held_out.name, "rows": len(true), **account}
     raw, calibrated = account["before"], account["after"]

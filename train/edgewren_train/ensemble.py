@@ -23,6 +23,7 @@ from edgewren.folders import written_whole
 from edgewren.metrics import Estimate, Evaluation, evaluate
 from edgewren.paired_comparison import Comparison, compare
 from edgewren_train.calibration import calibrate
+from edgewren_train.duplicates import copies
 from edgewren_train.model import TRAINED_MODEL, Description
 from edgewren_train.out_of_fold import FILE, OutOfFold
 from edgewren_train.trained import Trained, read_trained
@@ -110,8 +111,9 @@ def run_ensemble(
     index_of = {label: index for index, label in enumerate(classes)}
     true = np.array([index_of[labels[row]] for row in parts[0].rows])
     folds = parts[0].folds
-    honest = [cross_fitted(part.logits, true, folds) for part in parts]
-    mean = cross_fitted_mean([part.logits for part in parts], true, folds)
+    same = copies([members[0].texts[row] for row in parts[0].rows])
+    honest = [cross_fitted(part.logits, true, folds, same) for part in parts]
+    mean = cross_fitted_mean([part.logits for part in parts], true, folds, same)
     verdict = _judged(names, honest, mean, true, classes, seed)
     say(verdict.as_text())
     if not verdict.wins and not force:

@@ -18,6 +18,7 @@ from edgewren.errors import InputError, UsageError
 from edgewren.probabilities import softmax
 from edgewren.text import TextTokenizer
 from edgewren_train.analysis import Judged
+from edgewren_train.duplicates import copies
 from edgewren_train.run_summary import Say
 from edgewren_train.trained import Trained, read_trained
 
@@ -56,7 +57,7 @@ def judge_training_rows(
     true = np.array([index_of[label] for label in given])
     logits = held_out.logits
     if model.training.get("calibration"):
-        logits = cross_fitted(logits, true, held_out.folds)
+        logits = cross_fitted(logits, true, held_out.folds, copies(texts))
     places = list(range(len(texts))) if data is None else _places(model, data, texts, given)
     rows = [int(row) + 1 for row in held_out.rows] if data is None else [data.rows[place] for place in places]
     tokenizer = TextTokenizer((model.folder / "tokenizer.json").read_bytes(), int(model.description["max_length"]))

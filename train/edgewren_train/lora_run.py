@@ -115,7 +115,9 @@ def run_lora(
     held_out = trainer.out_of_fold(asked, split, leaving, say) if split is not None else None
     if held_out is not None:
         evaluations[held_out.name] = evaluate_held_out(held_out, data, recipe.seed)
-        temperature, account = calibrate(held_out, data.labels, data.classes, seed=recipe.seed, say=say)
+        temperature, account = calibrate(
+            held_out, data.labels, data.classes, together=together, seed=recipe.seed, say=say
+        )
     if choice is not None:
         name, evaluation = _evaluate_validation(choice, data)
         evaluations[name + (BY_GROUP if group_column else "")] = evaluation
