@@ -1,9 +1,11 @@
-"""What a ridge regression makes of rows that were left out of it together: copies of a text, rows of an author.
+"""What a ridge regression makes of rows that were left out of it: each alone, or together, as copies of a text are and
+rows of an author.
 
-Leaving out one row has a closed form, which scikit-learn's generalised cross-validation uses. It holds for several rows
-at once, too: the errors of a group's rows in a fit without them are (I - H_GG)^-1 r_G, where H is the hat matrix of the
-fit on all rows, H_GG its block of these rows, and r_G their residuals (Cook & Weisberg 1982, "Residuals and Influence
-in Regression"). So one decomposition serves every group and every alpha. Knows numbers, nothing of labels or texts.
+Leaving out one row has a closed form (Golub, Heath & Wahba 1979, "Generalized cross-validation as a method for choosing
+a good ridge parameter"). It holds for several rows at once, too: the errors of a group's rows in a fit without them are
+(I - H_GG)^-1 r_G, where H is the hat matrix of the fit on all rows, H_GG its block of these rows, and r_G their residuals
+(Cook & Weisberg 1982, "Residuals and Influence in Regression"). So one decomposition serves every group and every alpha.
+Knows numbers, nothing of labels or texts.
 """
 
 from __future__ import annotations
@@ -80,6 +82,25 @@ def _distinct(features: NDArray[np.float64], together: Together) -> tuple[NDArra
 
 
 @dataclass(frozen=True)
+class _Alone:
+    """Rows that are left out by themselves: a number each.
+
+    Attributes:
+        rows: of all of them.
+        squares: float64 [rows, d], of the basis.
+        beside: float64 [rows, 1].
+    """
+
+    rows: slice
+    squares: NDArray[np.float64]
+    beside: NDArray[np.float64]
+
+    def errors(self, kept: NDArray[np.float64], residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return r_i / (1 - h_ii), [rows, outputs]."""
+        return np.asarray(residuals / (self.beside + self.squares @ kept[:, None]))
+
+
+@dataclass(frozen=True)
 class _Small:
     """Groups of one size, at most the dimension's: systems of that size.
 
@@ -127,7 +148,7 @@ class _Large:
 
 def _blocks(
     units: NDArray[np.integer], basis: NDArray[np.float64], mean: NDArray[np.float64]
-) -> Iterator[_Small | _Large]:
+) -> Iterator[_Alone | _Small | _Large]:
     """Yield groups of one size in one block, those larger than the dimension alone.
 
     Args:
@@ -146,5 +167,9 @@ def _blocks(
                 yield _Large(rows, half, half.T @ half)
             continue
         rows = slice(begins[0], begins[-1] + size)
+        if size == 1:
+            squares = np.square(basis[rows])
+            yield _Alone(rows, squares, 1 - np.square(mean[rows]) - squares.sum(axis=1, keepdims=True))
+            continue
         own, first = (part[rows].reshape(len(begins), size, -1) for part in (basis, mean))
         yield _Small(rows, own, np.eye(size) - first @ first.swapaxes(1, 2) - own @ own.swapaxes(1, 2))

@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "ridge",
         help="ridge on sentence embeddings: seconds on a CPU",
         description="Embed each text with a sentence encoder, standardise, fit a ridge classifier; alpha by "
-        "generalised cross-validation. Reports a cross-validated score.",
+        "what it makes of rows left out. Reports a cross-validated score.",
         epilog="example:\n  edgewren train ridge tweets.csv --label-column bias --test held_out.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
