@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgewren.evaluations import held_out_by
 from edgewren.manifest import Manifest
 from edgewren_export.metadata import front_matter
 from edgewren_export.parity import table
@@ -49,7 +50,7 @@ It also opens in `optimum.onnxruntime.ORTModelForSequenceClassification` (subfol
 
 ## Evaluation
 
-Each figure with its 95 % bootstrap interval.{_grouped(training.get("group_column"))}
+Each figure with its 95 % bootstrap interval.{_grouped(held_out_by(training.get("group_column"), manifest.evaluation))}
 
 {_evaluation(manifest.evaluation)}
 {_ensemble(training.get("ensemble"))}

@@ -5,6 +5,8 @@ Training writes them, manifests keep them; cards, reports and corrected shares c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 TEST = "test file"
 TRAINING = "training rows (optimistic)"
 _TRAINING_ROWS = "training rows"
@@ -16,6 +18,11 @@ CHOSE_EPOCHS = " (chose the epochs: a little optimistic)"
 BY_GROUP = " by group"
 """Ending where no group of rows, such as an author's, was both trained on and judged; the training names the column."""
 _OPTIMISTIC = "optimistic"
+
+
+def held_out_by(column: object, evaluations: Iterable[str]) -> object:
+    """Return the column of a training by whose groups an evaluation held rows out; None where none of these did."""
+    return column if any(BY_GROUP in name for name in evaluations) else None
 
 
 def of_new_texts(name: str) -> bool:

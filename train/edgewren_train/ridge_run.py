@@ -152,5 +152,5 @@ def alpha_report(head: ridge.RidgeHead) -> str:
         note = " (grid extended: the best lay on its edge)"
     elif head.on_edge:
         note = " (on the edge of its grid: a wider one is likely better)"
-    title = "alphas tried, each with its score (minus the mean squared leave-one-out error):"
+    title = "alphas tried, each with its score (minus the mean squared error on rows left out):"
     return "\n".join([title, *rows, f"chosen alpha: {head.alpha:g}{note}"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgewren.bundle import Bundle
 from edgewren.errors import UsageError
-from edgewren.evaluations import TEST, of_new_texts
+from edgewren.evaluations import TEST, held_out_by, of_new_texts
 from edgewren_train.analysis import Analysis, analyse
 from edgewren_train.judged import is_trained_model, judge_training_rows
 from edgewren_train.trained import Trained, read_trained
@@ -58,6 +58,11 @@ class Facts:
     @property
     def calibration(self) -> Mapping[str, Any] | None:
         return self.training.get("calibration") or None
+
+    @property
+    def group_column(self) -> object:
+        """Column by whose groups rows were held out; None where they were not."""
+        return held_out_by(self.training.get("group_column"), self.evaluation)
 
     @property
     def settings(self) -> list[tuple[str, str]]:
