@@ -3,9 +3,9 @@ rows of an author.
 
 Leaving out one row has a closed form (Golub, Heath & Wahba 1979, "Generalized cross-validation as a method for choosing
 a good ridge parameter"). It holds for several rows at once, too: the errors of a group's rows in a fit without them are
-(I - H_GG)^-1 r_G, where H is the hat matrix of the fit on all rows, H_GG its block of these rows, and r_G their residuals
-(Cook & Weisberg 1982, "Residuals and Influence in Regression"). So one decomposition serves every group and every alpha.
-Knows numbers, nothing of labels or texts.
+(I - H_GG)^-1 r_G, where H is the hat matrix of the fit on all rows, H_GG its block of these rows, and r_G their
+residuals (Cook & Weisberg 1982, "Residuals and Influence in Regression"). So one decomposition serves every group and
+every alpha. Knows numbers, nothing of labels or texts.
 """
 
 from __future__ import annotations
