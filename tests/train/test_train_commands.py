@@ -313,3 +313,10 @@ def test_groups_that_nothing_can_be_made_of_are_refused(
     assert main([*command, *options]) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_rows_without_a_group_are_told(by_authors, sentence_folder, tmp_path, capsys):
+    by_authors.write_text(by_authors.read_text().replace("w3,", " ,"), encoding="utf-8")
+    command = ["train", "ridge", str(by_authors), "--encoder", str(sentence_folder("bert")), "-o", str(tmp_path / "m")]
+    assert main([*command, "--folds", "3", "--group-column", "author"]) == 0
+    assert "note: 10 of 120 rows have no 'author' and are held out as one group" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def _run(args: argparse.Namespace) -> int:
             candidates += combine(axes)
     if not candidates:
         raise UsageError("--encoders or --recipe names nothing to compare. Expected at least one value.")
-    data = options.read(args, others=[args.group_column] if args.group_column else [])
+    data = options.read(args)
     output = Path(args.output or f"{options.stem(args.train)}-compare")
     design = Design(folds=args.folds, repeats=args.repeats, seed=args.seed, group_column=args.group_column)
     finished: dict[str, int] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ def prepare(args: argparse.Namespace) -> tuple[LabelledTexts, LabelledTexts | No
 
     output = Path(args.output or f"{stem(args.train)}-{args.recipe}")
     check_output(output, force=args.force)
-    data = read(args, others=[args.group_column] if args.group_column else [])
+    data = read(args)
     test = read(args, args.test, minimum_per_class=1) if args.test else None
     if test is not None:
         test.check_known(data.classes, args.train, phrase="does not have. It has")
@@ -98,13 +97,13 @@ def read(
     path: str | None = None,
     *,
     minimum_per_class: int = _MINIMUM_ROWS_PER_LABEL,
-    others: Sequence[str] = (),
 ) -> LabelledTexts:
-    """Read the labelled file that the arguments name, or another one with the same columns; warn of contradictions, of
-    labels that a model gave, and of those that are probably mistakes.
+    """Read the labelled file that the arguments name, with its groups, or another one with the same columns; warn of
+    contradictions, of labels that a model gave, of those that are probably mistakes, and of rows without a group.
     """
     from edgewren.archive.labelled import read_labelled
 
+    group_column = args.group_column if path is None else None
     data = read_labelled(
         path or args.train,
         text_column=args.text_column,
@@ -112,7 +111,7 @@ def read(
         format=args.format,
         encoding=args.encoding,
         minimum_per_class=minimum_per_class,
-        other_columns=others,
+        other_columns=[group_column] if group_column else [],
     )
     data.warn_if_scored(args.label_column, say)
     if path is None:
@@ -123,6 +122,12 @@ def read(
             f"warning: {len(data.contradictions)} text(s) occur with different labels, for example rows "
             f"{', '.join(map(str, rows))}: {text[:60]!r}"
         )
+    if group_column:
+        nameless = sum(not group.strip() for group in data.others[group_column])
+        if nameless:
+            say(
+                f"note: {nameless:,} of {len(data.texts):,} rows have no {group_column!r} and are held out as one group"
+            )
     return data
 
 

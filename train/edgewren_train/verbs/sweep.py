@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     if args.retrain:
         check_output(Path(args.retrain), force=args.force)
-    data = options.read(args, others=[args.group_column] if args.group_column else [])
+    data = options.read(args)
     output = Path(args.output or f"{options.stem(args.train)}-sweep")
     with counted(_trainings(plan), "training", "runs") as advance:
 
