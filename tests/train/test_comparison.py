@@ -23,6 +23,7 @@ from edgewren_train.folds import repeated_folds
 from edgewren_train.lora_recipe import LoraRecipe
 from edgewren_train.paired_tests import mean_score
 from edgewren_train.ridge import fit
+from edgewren_train.together import apart
 
 TEXTS, LABELS = tiny_models.toy_texts(60)
 DATA = tiny_models.labelled(TEXTS, LABELS)
@@ -145,7 +146,7 @@ def test_auto_chooses_a_depth_in_each_training_part_alone(sentence_folder, tmp_p
     for place, fold in enumerate(repeated_folds(LABELS, folds=3, repeats=2, seed=0)):
         rows = fold.train.tolist()
         choice = shallowest_as_good(
-            {d: v[rows] for d, v in at_depth.items()}, [LABELS[row] for row in rows], fold.train
+            {d: v[rows] for d, v in at_depth.items()}, [LABELS[row] for row in rows], apart(len(rows))
         )
         chosen.append(choice.depth)
         assert scores["auto"].balanced_accuracies[place] == scores[choice.depth].balanced_accuracies[place]

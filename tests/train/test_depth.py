@@ -15,6 +15,7 @@ from edgewren_train import depth, embedding
 from edgewren_train.depth_run import parse_depth, shallowest_as_good
 from edgewren_train.encoders import load_encoder
 from edgewren_train.exit_plan import ExitPlan, parse_exits
+from edgewren_train.together import Together, apart
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,13 @@ def test_copies_are_held_out_together_where_a_depth_is_chosen():
     draw = np.random.default_rng(2)
     features = draw.normal(size=(60, 40)).astype(np.float32).repeat(3, axis=0)
     labels = draw.permutation(["a", "b"] * 30).repeat(3).tolist()
-    honest = shallowest_as_good({1: features}, labels, np.arange(60).repeat(3))
-    told = shallowest_as_good({1: features}, labels, np.arange(180))
+    honest = shallowest_as_good({1: features}, labels, Together(np.arange(60).repeat(3)))
+    told = shallowest_as_good({1: features}, labels, apart(180))
     assert honest.losses[1] > 0.9 > 0.5 > told.losses[1]
-    once = shallowest_as_good({1: features[::3]}, labels[::3], np.arange(60))
+    once = shallowest_as_good({1: features[::3]}, labels[::3], apart(60))
     assert honest.losses[1] == pytest.approx(once.losses[1], abs=0.02), "alphas are chosen without copies, too"
     with pytest.raises(UsageError, match="at least 2 rows of each label"):
-        shallowest_as_good({1: features[:6]}, ["a"] * 3 + ["b"] * 3, np.arange(2).repeat(3))
+        shallowest_as_good({1: features[:6]}, ["a"] * 3 + ["b"] * 3, Together(np.arange(2).repeat(3)))
 
 
 def test_squared_errors_are_those_that_ridge_is_fitted_to():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgewren.errors import InputError, UsageError
 from edgewren_train.folds import one_split, repeated_folds
+from edgewren_train.together import Together, numbered
 
 LABELS = ["x", "y", "y"] * 20
 
@@ -40,8 +41,8 @@ def test_repeats_of_the_largest_seed_go_on_from_0():
 
 def test_copies_of_a_text_are_in_one_part():
     copies = np.arange(60) % 30
-    folds = repeated_folds(LABELS, folds=5, repeats=2, seed=0, copies=copies)
-    train, held_out = one_split(LABELS, share=0.3, seed=0, copies=copies)
+    folds = repeated_folds(LABELS, folds=5, repeats=2, seed=0, together=Together(copies))
+    train, held_out = one_split(LABELS, share=0.3, seed=0, together=Together(copies))
     for part, rest in [(fold.train, fold.held_out) for fold in folds] + [(train, held_out)]:
         assert not set(copies[part]) & set(copies[rest])
         assert sorted([*part, *rest]) == list(range(60))
@@ -51,9 +52,10 @@ def test_copies_of_a_text_are_in_one_part():
 @given(st.integers(0, 1000), st.lists(st.integers(0, 11), min_size=60, max_size=60))
 def test_nobody_is_in_both_parts(seed, authors):
     groups = [str(author) for author in authors]
+    together = Together(np.arange(60), numbered(groups))
     try:
-        folds = repeated_folds(LABELS, folds=3, repeats=2, seed=seed, groups=groups)
-        train, held_out = one_split(LABELS, share=0.3, seed=seed, groups=groups)
+        folds = repeated_folds(LABELS, folds=3, repeats=2, seed=seed, together=together)
+        train, held_out = one_split(LABELS, share=0.3, seed=seed, together=together)
     except InputError:  # too few authors for these folds
         return
     for part, rest in [(fold.train, fold.held_out) for fold in folds] + [(train, held_out)]:
@@ -71,13 +73,14 @@ def test_nobody_is_in_both_parts(seed, authors):
 )
 def test_too_few_rows_or_groups_are_refused_with_what_to_do(labels, groups, message):
     with pytest.raises(InputError, match=message):
-        repeated_folds(labels, folds=5, repeats=1, seed=0, groups=groups)
+        together = Together(np.arange(len(labels)), numbered(groups))
+        repeated_folds(labels, folds=5, repeats=1, seed=0, together=together)
 
 
 def test_copies_count_once_where_folds_are_refused():
     labels, copies = ["x"] * 20 + ["y"] * 9, np.array([*range(20), *[20, 21, 22] * 3])
     with pytest.raises(InputError, match=r"'y' is in 3 distinct texts, fewer than the 5 folds. Take fewer --folds"):
-        repeated_folds(labels, folds=5, repeats=1, seed=0, copies=copies)
+        repeated_folds(labels, folds=5, repeats=1, seed=0, together=Together(copies))
 
 
 def test_counts_that_make_no_folds_are_refused():

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from edgewren import evaluations
 from edgewren.errors import InputError, UsageError
 from edgewren_train.out_of_fold import FILE, Split, hold_out, read_out_of_fold
+from edgewren_train.together import Together, numbered
 
 LABELS = ["a", "b", "b"] * 10
 
@@ -84,7 +85,7 @@ def test_copies_of_a_text_are_held_out_together(spec):
     """A model that has seen a row's copy knows its label: 300 tweets, each three times, were all right."""
     labels = ["a", "b", "b"] * 20
     same = np.arange(60) % 30
-    for training, rows in Split.parse(spec).parts(labels, 0, same):
+    for training, rows in Split.parse(spec).parts(labels, 0, Together(same)):
         assert not set(same[training]) & set(same[rows])
         assert sorted([*training, *rows]) == list(range(60))
         assert {labels[row] for row in rows} == {"a", "b"}
@@ -92,7 +93,8 @@ def test_copies_of_a_text_are_held_out_together(spec):
 
 def test_copies_count_once_where_rows_of_a_class_are_too_few():
     with pytest.raises(InputError, match="5 folds need 5 distinct texts of each class; 'b' has 1"):
-        hold_out(["a"] * 10 + ["b"] * 10, Split(folds=5), 0, fake_logits, np.array([*range(10), *[10] * 10]))
+        same = Together(np.array([*range(10), *[10] * 10]))
+        hold_out(["a"] * 10 + ["b"] * 10, Split(folds=5), 0, fake_logits, same)
 
 
 def test_rare_labels_are_counted_once_for_all_rows():
@@ -108,21 +110,22 @@ def test_a_lone_part_by_group_without_rows_of_a_label_is_refused(monkeypatch):
     # Chance makes such parts, other ones with each version of scikit-learn.
     parts = [(np.array([0, 2, 3]), np.array([1])), (np.array([1, 2]), np.array([0, 3]))]
     monkeypatch.setattr(StratifiedGroupKFold, "split", lambda *_: iter(parts))
-    labels, groups = list("abab"), np.arange(4)
+    labels, groups = list("abab"), Together(np.arange(4), np.arange(4))
     with pytest.raises(InputError, match="one part has no row of 'a'"):
-        next(Split(share=0.5).parts(labels, 0, None, groups))
-    assert len(list(Split(folds=2).parts(labels, 0, None, groups))) == 2, "of all parts together, each label is judged"
+        next(Split(share=0.5).parts(labels, 0, groups))
+    assert len(list(Split(folds=2).parts(labels, 0, groups))) == 2, "of all parts together, each label is judged"
 
 
 @pytest.mark.parametrize("spec", ["folds:4", "validation:0.25"])
 def test_rows_of_a_group_are_held_out_together_and_it_is_said(spec):
     labels = ["a", "b", "b"] * 20
     groups = np.arange(60) // 5
-    for training, rows in Split.parse(spec).parts(labels, 0, None, groups):
+    together = Together(np.arange(60), groups)
+    for training, rows in Split.parse(spec).parts(labels, 0, together):
         assert not set(groups[training]) & set(groups[rows])
         assert sorted([*training, *rows]) == list(range(60))
         assert set(np.array(labels)[training]) == {"a", "b"}
-    held_out = hold_out(labels, Split.parse(spec), 0, fake_logits, np.arange(60), groups)
+    held_out = hold_out(labels, Split.parse(spec), 0, fake_logits, together)
     assert held_out.name == Split.parse(spec).name + " by group"
     assert evaluations.unbiased(held_out.name)
 
@@ -130,10 +133,11 @@ def test_rows_of_a_group_are_held_out_together_and_it_is_said(spec):
 def test_groups_that_make_no_folds_are_refused_with_what_to_do():
     for split in (Split(folds=3), Split(share=0.34)):
         with pytest.raises(InputError, match="3 folds by group need 3 groups of each class; 'b' is in 1. Take fewer"):
-            hold_out(["a"] * 10 + ["b"] * 2, split, 0, fake_logits, None, [*"abcdefghij", "z", "z"])
+            together = Together(np.arange(12), numbered([*"abcdefghij", "z", "z"]))
+            hold_out(["a"] * 10 + ["b"] * 2, split, 0, fake_logits, together)
     one_large, labels = ["z"] * 6 + [*"abc"] * 2, ["a", "b"] * 6
     for seed in range(20):  # every part trains on both labels, or it is refused in words
         try:
-            hold_out(labels, Split(folds=4), seed, fake_logits, None, one_large)
+            hold_out(labels, Split(folds=4), seed, fake_logits, Together(np.arange(12), numbered(one_large)))
         except InputError as error:
             assert "one part has no row of" in str(error)  # noqa: PT017

@@ -62,15 +62,13 @@ def _train_chosen_depths(
     """Choose the depth within each training part: held-out rows choose nothing. Its cost is that of the commonest."""
     grid, extend = candidate.alpha_grid()
     for fold in missing:
-        kept = together.of(fold.train)
         start = time.perf_counter()
         choice = shallowest_as_good(
             {depth: embedded.values[fold.train] for depth, embedded in at_depth.items()},
             [data.labels[row] for row in fold.train.tolist()],
-            kept.copies,
+            together.of(fold.train),
             alphas=grid,
             extend=extend,
-            groups=kept.groups,
         )
         values = at_depth[choice.depth].values
         head = _fit(values, data, together, fold, candidate)

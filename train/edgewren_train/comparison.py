@@ -19,12 +19,11 @@ from edgewren_train.candidate import Candidate, names
 from edgewren_train.candidate_features import Features
 from edgewren_train.candidate_records import Records
 from edgewren_train.candidate_training import train_lora, train_ridge
-from edgewren_train.duplicates import copies
 from edgewren_train.folds import Fold, repeated_folds
 from edgewren_train.paired_tests import Pair, all_pairs, mean_score
 from edgewren_train.progress import Progress, unseen
 from edgewren_train.run_log import RunLog
-from edgewren_train.together import Together, numbered
+from edgewren_train.together import Together, among
 
 logger = logging.getLogger(__name__)
 
@@ -112,14 +111,13 @@ def compare(
         InputError: too few rows for these folds, or no candidate could be judged.
         ResumeError: the folder holds a comparison on other rows or folds.
     """
-    together = Together(copies(data.texts), numbered(groups))
+    together = among(data.texts, groups)
     folds = repeated_folds(
         data.labels,
         folds=design.folds,
         repeats=design.repeats,
         seed=design.seed,
-        groups=groups,
-        copies=together.copies,
+        together=together,
     )
     plan = {
         "data_sha256": data.sha256,

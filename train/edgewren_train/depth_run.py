@@ -85,27 +85,25 @@ def choose_depth(
 def shallowest_as_good(
     at_depth: Mapping[int, NDArray[np.float32]],
     labels: Sequence[str],
-    copies: NDArray[np.int64],
+    together: Together,
     *,
     alphas: Sequence[float] = ridge.WIDE_GRID,
     extend: bool = True,
     seed: int = 0,
-    groups: NDArray[np.int64] | None = None,
 ) -> depths.Choice:
     """Choose a depth as --depth auto does, on embeddings at hand.
 
     Args:
         at_depth: embeddings of the same texts by number of layers, float32 [n, dimension] each.
         labels: one per text.
-        copies: the same number for texts that are copies of each other, int64 [n].
-        groups: the same number for rows of one group, int64 [n]; None: only copies are held out together.
+        together: rows that are held out together.
 
     Raises:
         InputError: with groups, a label is in too few of them.
         UsageError: a label has fewer than 2 rows.
     """
     folded = partial(ridge.cross_validate, labels=labels, seed=seed, alphas=alphas, extend=extend)
-    return _shallowest(at_depth.items(), folded, labels, Together(copies, groups), _FOLDS)
+    return _shallowest(at_depth.items(), folded, labels, together, _FOLDS)
 
 
 def _shallowest(

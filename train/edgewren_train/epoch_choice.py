@@ -124,9 +124,7 @@ def choose_epochs(
     tried: list[Tried] = []
     first: Fitted | None = None
     for seed in choosing.seeds:
-        train, held_out = one_split(
-            data.labels, share=choosing.share, seed=seed, groups=together.groups, copies=together.copies
-        )
+        train, held_out = one_split(data.labels, share=choosing.share, seed=seed, together=together)
         base = base_of(seed)
         ids = base.tokenizer.encode(data.texts).ids
         watch = EpochWatch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgewren.errors import InputError, UsageError
 from edgewren_train.out_of_fold import Split
+from edgewren_train.together import Together, apart
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,14 @@ def repeated_folds(
     folds: int,
     repeats: int,
     seed: int,
-    groups: Sequence[str] | NDArray[np.int64] | None = None,
-    copies: NDArray[np.int64] | None = None,
+    together: Together | None = None,
 ) -> list[Fold]:
     """Return `repeats` shuffled stratified cross-validations of `folds` parts each, the same for the same seed.
 
     Args:
         labels: of each row; every part has about the same shares of them.
-        groups: of each row; all rows of a group lie in the same part (scikit-learn's StratifiedGroupKFold), so that
-            nobody is in both. None: rows are independent, but for `copies`.
-        copies: for each row the first one with the same text; without groups, copies lie in the same part.
+        together: rows that lie in the same part: all of a group, so that nobody is in both, and without groups all
+            copies of a text. None: rows are independent.
 
     Raises:
         UsageError: fewer than 2 folds, or no repeat.
@@ -47,12 +45,13 @@ def repeated_folds(
     if folds < 2 or repeats < 1:
         raise UsageError(f"folds is {folds} and repeats {repeats}, expected at least 2 and 1.")
     names = np.asarray(labels)
-    _check_counts(labels, groups, copies, folds)
+    together = together or apart(len(labels))
+    _check_counts(labels, together, folds)
     seeds = [(seed + repeat) % 2**32 for repeat in range(repeats)]  # scikit-learn takes none beyond
     out = [
         Fold(repeat, number, train, held_out)
         for repeat, own_seed in enumerate(seeds)
-        for number, (train, held_out) in enumerate(Split(folds=folds).parts(labels, own_seed, copies, groups))
+        for number, (train, held_out) in enumerate(Split(folds=folds).parts(labels, own_seed, together))
     ]
     for fold in out:
         missing = sorted(set(labels) - set(names[fold.train])) or sorted(set(labels) - set(names[fold.held_out]))
@@ -75,20 +74,20 @@ def one_split(
     *,
     share: float,
     seed: int,
-    groups: Sequence[str] | NDArray[np.int64] | None = None,
-    copies: NDArray[np.int64] | None = None,
+    together: Together | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return row indices (train, held out) with about `share` of the rows held out, stratified, whole groups together,
-    and without groups all `copies` of a text.
+    """Return row indices (train, held out) with about `share` of the rows held out, stratified, and with rows
+    that belong together in one part.
 
     Raises:
         UsageError: share is not between 0 and 1.
         InputError: a class has too few rows to be in both parts.
     """
     check_share(share)
-    _check_counts(labels, groups, copies, 2)
+    together = together or apart(len(labels))
+    _check_counts(labels, together, 2)
     try:
-        train, held_out = next(Split(share=share).parts(labels, seed, copies, groups))
+        train, held_out = next(Split(share=share).parts(labels, seed, together))
     except InputError as error:
         raise InputError(
             f"{len(labels)} rows cannot be split with a share of {share:g} held out: {error} Take another share."
@@ -96,23 +95,12 @@ def one_split(
     return np.sort(train), np.sort(held_out)
 
 
-def _check_counts(
-    labels: Sequence[str],
-    groups: Sequence[str] | NDArray[np.int64] | None,
-    copies: NDArray[np.int64] | None,
-    folds: int,
-) -> None:
-    if groups is not None and len(groups) != len(labels):
-        raise InputError(f"There are {len(labels)} labels, but {len(groups)} groups. Pass one of each per row.")
-    alike: Sequence[object] = range(len(labels)) if copies is None else copies.tolist()
-    unit = alike if groups is None else groups
-    units: defaultdict[str, set[object]] = defaultdict(set)
-    for row, label in enumerate(labels):
-        units[label].add(unit[row])
-    label, members = min(units.items(), key=lambda item: (len(item[1]), item[0]))
-    if len(members) < folds:
-        what = "groups" if groups is not None else "rows" if len(set(alike)) == len(labels) else "distinct texts"
+def _check_counts(labels: Sequence[str], together: Together, folds: int) -> None:
+    if len(together.units) != len(labels):
+        raise InputError(f"There are {len(labels)} labels, but {len(together.units)} groups. Pass one of each per row.")
+    label, units = together.rarest(labels)
+    if units < folds:
         raise InputError(
-            f"The class {label!r} is in {len(members)} {what}, fewer than the {folds} folds. Take fewer --folds, or "
+            f"The class {label!r} is in {units} {together.what}, fewer than the {folds} folds. Take fewer --folds, or "
             "label more texts of this class."
         )

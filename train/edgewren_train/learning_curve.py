@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgewren.metrics import evaluate
 from edgewren_train import ridge
 from edgewren_train.out_of_fold import Split
-from edgewren_train.together import Together
+from edgewren_train.together import Together, apart
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 _SMALLEST = 20
@@ -42,13 +42,13 @@ def learning_curve(
     """
     names = np.asarray(labels)
     classes = sorted(set(labels))
-    together = together or Together(np.arange(len(names)))
+    together = together or apart(len(names))
     folds = min(folds, together.fewest(labels))
     if folds < 2:
         return []
     answers: dict[float, list[str]] = {share: [""] * len(names) for share in SHARES}
     sizes: dict[float, list[int]] = {share: [] for share in SHARES}
-    for training, held_out in Split(folds=folds).parts(labels, seed, together.copies, together.groups):
+    for training, held_out in Split(folds=folds).parts(labels, seed, together):
         _, firsts, texts = np.unique(together.copies[training], return_index=True, return_inverse=True)
         order = _interleaved(names[training[firsts]], np.random.default_rng(seed))
         when = np.argsort(order)[texts]  # when the text of each row comes

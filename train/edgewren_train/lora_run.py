@@ -214,8 +214,7 @@ class _Trainer:
             return full[rows]
 
         tell_copies(self.together, say)
-        kept = self.together
-        return hold_out(self.data.labels, split, self.recipe.seed, logits_of, kept.copies, kept.groups)
+        return hold_out(self.data.labels, split, self.recipe.seed, logits_of, self.together)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgewren.errors import InputError, UsageError
 from edgewren.evaluations import BY_GROUP
+from edgewren_train.together import Together, apart
 
 FILE = "out_of_fold.jsonl"
 _EXPECTED = "expected none, folds:N (N at least 2) or validation:F (F between 0 and 1), for example folds:5"
@@ -58,28 +59,25 @@ class Split:
         self,
         labels: Sequence[str],
         seed: int,
-        copies: NDArray[np.int64] | None = None,
-        groups: NDArray[Any] | Sequence[str] | None = None,
+        together: Together | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Yield (training rows, held-out rows), stratified by label and shuffled by `seed`.
 
         Args:
-            copies: for each row the first one with the same text (`duplicates.copies`); they are held out together and
-                counted as one row with the rarest of their labels. None: all texts differ.
-            groups: of each row; all rows of a group are held out together (scikit-learn's StratifiedGroupKFold), copies
-                only where they are of one group. One part of a share is then that of so many folds. None: rows are
-                independent, but for copies.
+            together: rows that are held out together; None: none are. Copies count as one row with the rarest of their
+                labels. Groups are held out whole (scikit-learn's StratifiedGroupKFold); one part of a share is then
+                that of so many folds.
 
         Raises:
             InputError: a class has too few rows, or too few groups.
         """
         from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-        if groups is not None:
-            yield from self._by_group(labels, seed, groups)
+        together = together or apart(len(labels))
+        if together.groups is not None:
+            yield from self._by_group(labels, seed, together)
             return
-        first = np.arange(len(labels)) if copies is None else copies
-        distinct, texts = np.unique(first, return_inverse=True)
+        distinct, texts = np.unique(together.copies, return_inverse=True)
         counts = Counter(labels)
         ordered = sorted(counts, key=lambda name: (counts[name], name))
         place = {name: index for index, name in enumerate(ordered)}
@@ -87,12 +85,10 @@ class Split:
         np.minimum.at(rarest_of, texts, [place[name] for name in labels])
         names = np.array(ordered)[rarest_of]
         if self.folds:
-            counts = Counter(name for name, _ in set(zip(labels, texts.tolist(), strict=True)))
-            rarest = min(counts, key=counts.__getitem__)
-            if counts[rarest] < self.folds:
-                what = "rows" if len(distinct) == len(labels) else "distinct texts"
+            rarest, units = together.rarest(labels)
+            if units < self.folds:
                 raise InputError(
-                    f"{self.folds} folds need {self.folds} {what} of each class; {rarest!r} has {counts[rarest]}. "
+                    f"{self.folds} folds need {self.folds} {together.what} of each class; {rarest!r} has {units}. "
                     "Use fewer folds, or --calibrate none."
                 )
             splitter = StratifiedKFold(self.folds, shuffle=True, random_state=seed)
@@ -111,21 +107,20 @@ class Split:
             ) from error
 
     def _by_group(
-        self, labels: Sequence[str], seed: int, groups: NDArray[Any] | Sequence[str]
+        self, labels: Sequence[str], seed: int, together: Together
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         from sklearn.model_selection import StratifiedGroupKFold
 
         folds = self.folds or max(2, round(1 / (self.share or 1)))
-        counts = Counter(label for label, _ in set(zip(labels, np.asarray(groups).tolist(), strict=True)))
-        rarest = min(sorted(counts), key=counts.__getitem__)
-        if counts[rarest] < folds:
+        rarest, units = together.rarest(labels)
+        if units < folds:
             raise InputError(
-                f"{folds} folds by group need {folds} groups of each class; {rarest!r} is in {counts[rarest]}. Take "
+                f"{folds} folds by group need {folds} groups of each class; {rarest!r} is in {units}. Take "
                 "fewer folds (or a larger share), or leave out --group-column."
             )
         names = np.asarray(labels)
         splitter: Any = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        parts = list(splitter.split(np.zeros(len(names)), names, groups))
+        parts = list(splitter.split(np.zeros(len(names)), names, together.groups))
         for training, held_out in parts if self.folds else parts[:1]:
             there = set(names[training])
             if not self.folds or not len(held_out):  # a lone part is judged alone, and with nothing in it nothing is
@@ -200,20 +195,19 @@ def hold_out(
     split: Split,
     seed: int,
     logits_of: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.floating]],
-    copies: NDArray[np.int64] | None = None,
-    groups: NDArray[Any] | Sequence[str] | None = None,
+    together: Together | None = None,
 ) -> OutOfFold:
     """Hold rows out part by part and ask for their logits.
 
     Args:
         labels: of all rows.
         logits_of: trains on the first rows and returns logits [n, classes] of the second.
-        copies, groups: as of `Split.parts`.
+        together: as of `Split.parts`.
     """
     rows: list[NDArray[np.intp]] = []
     folds: list[NDArray[np.int64]] = []
     logits: list[NDArray[np.float64]] = []
-    for number, (training, held_out) in enumerate(split.parts(labels, seed, copies, groups)):
+    for number, (training, held_out) in enumerate(split.parts(labels, seed, together)):
         rows.append(held_out)
         folds.append(np.full(len(held_out), number, dtype=np.int64))
         logits.append(np.asarray(logits_of(training, held_out), dtype=np.float64))
@@ -223,6 +217,6 @@ def hold_out(
         rows=joined[order].astype(np.int64),
         folds=np.concatenate(folds)[order],
         logits=np.concatenate(logits)[order],
-        name=split.name + (BY_GROUP if groups is not None else ""),
+        name=split.name + (BY_GROUP if together is not None and together.groups is not None else ""),
         seed=seed,
     )

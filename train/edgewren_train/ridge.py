@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgewren.errors import UsageError
 from edgewren_train.left_out import LeftOut
 from edgewren_train.out_of_fold import OutOfFold, Split, hold_out
-from edgewren_train.together import Together
+from edgewren_train.together import Together, apart
 
 WIDE_GRID = tuple(float(f"{alpha:.4g}") for alpha in np.logspace(-3, 6, 37))
 """1e-3 to 1e6, four steps a decade. On standardised sentence embeddings the best alpha is often in the thousands."""
@@ -178,7 +178,7 @@ def _left_out(standardised: NDArray[np.float64], wanted: NDArray[Any], together:
     """Return what comes of leaving rows out: each alone where none belong together, or all do."""
     rows = len(standardised)
     if together is None or not 1 < len(np.unique(together.units)) < rows:
-        together = Together(np.arange(rows))
+        together = apart(rows)
     return LeftOut(standardised, np.asarray(wanted, dtype=np.float64).reshape(rows, -1), together)
 
 
@@ -204,8 +204,7 @@ def cross_validate(
         head = fit(features[training], names[training].tolist(), alphas=alphas, extend=extend, together=kept)
         return head.logits(features[held_out])
 
-    alike = (None, None) if together is None else (together.copies, together.groups)
-    return hold_out(labels, Split(folds=folds), seed, held_out_logits, *alike)
+    return hold_out(labels, Split(folds=folds), seed, held_out_logits, together)
 
 
 def _beyond_edge(best: float, tried: Sequence[float]) -> list[float]:

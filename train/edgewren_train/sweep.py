@@ -21,7 +21,6 @@ from typing import Any
 from edgewren.archive.labelled import LabelledTexts
 from edgewren.errors import EdgewrenError, InputError, UsageError
 from edgewren_train import lora
-from edgewren_train.duplicates import copies
 from edgewren_train.epoch_watch import EpochScore, EpochWatch
 from edgewren_train.folds import one_split
 from edgewren_train.lora_model import LoraBase, load_base
@@ -30,6 +29,7 @@ from edgewren_train.run_log import RunLog
 from edgewren_train.search_space import grid, recipe_of
 from edgewren_train.sweep_plan import Run, SweepPlan
 from edgewren_train.sweep_study import next_trial, open_study, restore_killed, suggest, tell_failed
+from edgewren_train.together import among
 
 logger = logging.getLogger(__name__)
 
@@ -158,10 +158,10 @@ class _Trainer:
     def __init__(
         self, data: LabelledTexts, plan: SweepPlan, groups: Sequence[str] | None, device: str, progress: Progress
     ) -> None:
-        self._data, self._plan, self._groups, self._device = data, plan, groups, device
+        self._data, self._plan, self._device = data, plan, device
         self._progress = progress
         self._bases: dict[int, LoraBase] = {}
-        self._copies = copies(data.texts)
+        self._together = among(data.texts, groups)
         self._ids: list[list[int]] = []
         self._labels = [data.classes.index(label) for label in data.labels]
 
@@ -184,8 +184,7 @@ class _Trainer:
             self._data.labels,
             share=self._plan.validation,
             seed=seed,
-            groups=self._groups,
-            copies=self._copies,
+            together=self._together,
         )
         pruned = False
 

@@ -47,7 +47,7 @@ class Together:
         """What is held out, in the plural, for people."""
         if self.groups is not None:
             return "groups"
-        return "rows" if len(np.unique(self.copies)) == len(self.copies) else "texts that differ"
+        return "rows" if len(np.unique(self.copies)) == len(self.copies) else "distinct texts"
 
     def of(self, rows: NDArray[np.integer]) -> Together:
         """Return the same of some rows, in their order."""
@@ -55,7 +55,23 @@ class Together:
 
     def fewest(self, labels: Sequence[str]) -> int:
         """Return how many units the label has that has fewest of them."""
-        return min(Counter(label for label, _ in set(zip(labels, self.units.tolist(), strict=True))).values())
+        return self.rarest(labels)[1]
+
+    def rarest(self, labels: Sequence[str]) -> tuple[str, int]:
+        """Return the label that has fewest units, of several the first by name, and how many it has."""
+        counts = Counter(label for label, _ in set(zip(labels, self.units.tolist(), strict=True)))
+        label = min(counts, key=lambda name: (counts[name], name))
+        return label, counts[label]
+
+
+def apart(rows: int) -> Together:
+    """Return that none of so many rows belong together."""
+    return Together(np.arange(rows))
+
+
+def among(texts: Sequence[str], groups: Sequence[str] | None = None) -> Together:
+    """Return which rows belong together, by their texts and, where there are any, their groups."""
+    return Together(copies(texts), numbered(groups))
 
 
 def numbered(groups: Sequence[str] | None) -> NDArray[np.int64] | None:
@@ -72,8 +88,8 @@ def belonging(data: LabelledTexts, group_column: str | None = None) -> Together:
     Raises:
         InputError: a label is in one group alone: nothing could be learnt of it while that is held out.
     """
-    groups = numbered(data.others[group_column] if group_column else None)
-    found = Together(copies(data.texts), groups)
+    found = among(data.texts, data.others[group_column] if group_column else None)
+    groups = found.groups
     if groups is None or found.fewest(data.labels) > 1:
         return found
     alone = next(
