@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewren.archive.format_names import TABLES
+from edgewren.cli import labelled_file
 from edgewren.cli.score import add_model_options
 from edgewren.display import say
 from edgewren.errors import OutputError, UsageError
@@ -41,10 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the labelled file that the bundle was trained on: rows of LABELLED with the text of one of its rows are "
         "counted and warned of (same columns, format and encoding as LABELLED)",
     )
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
-    parser.add_argument("--format", choices=TABLES, help="default: by suffix")
-    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the file (default: utf-8)")
+    labelled_file.add_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument("--heatmap", metavar="PNG", help="draw the confusion matrix into this file")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: 2000)")
@@ -55,7 +52,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print. Raises EdgewrenError as its parts do."""
     from edgewren import metrics
-    from edgewren.archive.labelled import read_labelled
     from edgewren.classifier import Classifier
     from edgewren.paired_comparison import compare
 
@@ -67,21 +63,11 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{args.heatmap} exists already. Name another file with --heatmap.")
         if not Path(args.heatmap).absolute().parent.is_dir():
             raise OutputError(f"{args.heatmap} cannot be written: its folder does not exist. Make it first.")
-
-    def read(name: str) -> LabelledTexts:
-        return read_labelled(
-            name,
-            text_column=args.text_column,
-            label_column=args.label_column,
-            format=args.format,
-            encoding=args.encoding,
-        )
-
-    data = read(args.labelled)
+    data = labelled_file.read(args, args.labelled)
     data.warn_if_scored(args.label_column, say)
     copies = None
     if args.training is not None:
-        copies = data.warn_of_copies(read(args.training), say)
+        copies = data.warn_of_copies(labelled_file.read(args, args.training), say)
         if not copies:
             say(f"none of the {len(data.texts):,} rows has the text of a row of {args.training} (links apart)")
     options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed}

@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from edgewren.cli import labelled_file
 from edgewren.display import say, shortened
 from edgewren.errors import UsageError
-from edgewren_train.verbs import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--compare-with", metavar="FILE", help="labelled file in which to look for the same texts (leaks), same columns"
     )
-    options.add_columns(parser)
+    labelled_file.add_options(parser)
     parser.add_argument("--show", type=int, default=10, metavar="N", help="rows shown of each list (default: 10)")
     parser.add_argument(
         "--similarity", type=float, default=0.6, metavar="S", help="from which texts count as alike (default: 0.6)"
@@ -48,7 +48,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _run(args: argparse.Namespace) -> int:
-    from edgewren.archive.labelled import read_labelled
     from edgewren_train.analysis import analyse
     from edgewren_train.judged import load_judged
 
@@ -63,13 +62,11 @@ def _run(args: argparse.Namespace) -> int:
         ):
             if given:
                 raise UsageError(f"{option} is of files, and none is named. Name LABELLED, or leave {option} out.")
-    written = {"format": args.format, "encoding": args.encoding}
-    columns = {"text_column": args.text_column, "label_column": args.label_column, **written}
-    data = read_labelled(args.labelled, **columns) if args.labelled else None
-    judged = load_judged(args.model, data, args.slice, say=say, **written)
+    data = labelled_file.read(args, args.labelled) if args.labelled else None
+    judged = load_judged(args.model, data, args.slice, format=args.format, encoding=args.encoding, say=say)
     others = None
     if args.compare_with:
-        other = read_labelled(args.compare_with, **columns)
+        other = labelled_file.read(args, args.compare_with)
         others = (other.path, other.texts, other.labels)
     analysis = analyse(judged, others=others, shown=args.show, threshold=args.similarity)
     print(  # noqa: T201  the command line prints

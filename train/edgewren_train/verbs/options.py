@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgewren.archive.format_names import TABLES
+from edgewren.cli import labelled_file
 from edgewren.display import say
 from edgewren.errors import UsageError
 from edgewren_train.encoder_names import MINILM
@@ -22,15 +22,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "train", metavar="TRAIN", help="CSV, TSV, JSONL (plain or .gz) or Parquet with texts and labels"
     )
-    add_columns(parser)
-
-
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add where in a labelled file texts and labels are, and how it is written."""
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
-    parser.add_argument("--format", choices=TABLES, help="default: by suffix")
-    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the file (default: utf-8)")
+    labelled_file.add_options(parser)
 
 
 def add_common(parser: argparse.ArgumentParser, *, usual_length: str = "the encoder's own") -> None:
@@ -101,15 +93,10 @@ def read(
     """Read the labelled file that the arguments name, with its groups, or another one with the same columns; warn of
     contradictions, of labels that a model gave, of those that are probably mistakes, and of rows without a group.
     """
-    from edgewren.archive.labelled import read_labelled
-
     group_column = args.group_column if path is None else None
-    data = read_labelled(
+    data = labelled_file.read(
+        args,
         path or args.train,
-        text_column=args.text_column,
-        label_column=args.label_column,
-        format=args.format,
-        encoding=args.encoding,
         minimum_per_class=minimum_per_class,
         other_columns=[group_column] if group_column else [],
     )
